@@ -1,0 +1,1 @@
+"""dolphin-agent: exact, policy-driven container network metrics from eBPF."""

@@ -1,0 +1,69 @@
+# make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
+# make test     everything: lint, unit tests, VM suite                           (KERNELS="5.10 7.2": other kernels)
+# make unit     the unit tests alone, in seconds
+# make lint     ruff, mypy, import-linter, clang-format
+# make build    the wheel, in dist/
+#
+# Each installs what it needs and misses: Debian packages (as root), a virtual environment in .venv, and kernels for
+# the VMs in ~/.cache/dolphin-agent.
+
+PYTHON  ?= python3
+KERNELS ?= 6.1 6.12
+KERNEL  ?=
+
+BIN := .venv/bin
+
+BUILD_PACKAGES := clang llvm libbpf-dev libbpf1 python3-venv
+LINT_PACKAGES  := bpftool
+VM_PACKAGES    := busybox-static cpio iproute2 qemu-system-x86 kmod xz-utils zstd
+NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping procps
+PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES)
+
+test: lint unit vm
+
+demo: .venv/installed
+	$(if $(KERNEL),$(BIN)/python -m integration.vm run --kernel $(KERNEL) --) $(BIN)/python -m integration.demo
+
+unit: .venv/installed
+	$(BIN)/python -m pytest
+
+vm: .venv/installed
+	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror ebpf/*.bpf.c ebpf/include/*.h
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i ebpf/*.bpf.c ebpf/include/*.h
+
+objects: | packages
+	$(MAKE) -C ebpf
+
+build: .venv/installed
+	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+
+# The package is installed editable, so only its metadata, the dependencies and the BPF objects can be out of date.
+.venv/installed: pyproject.toml $(wildcard ebpf/*.c ebpf/*/*.h ebpf/Makefile ebpf/*.py) | packages
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+packages:
+	@missing=$$(for package in $(PACKAGES); do dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | \
+		grep -qx installed || echo $$package; done); \
+	test -z "$$missing" || { echo "installing: $$missing"; \
+		apt-get -q -q update && DEBIAN_FRONTEND=noninteractive \
+		apt-get -q -q install --yes --no-install-recommends $$missing; }
+
+clean:
+	rm -rf .venv build dist
+	$(MAKE) -C ebpf clean
+
+.PHONY: test demo unit vm lint format objects build packages clean

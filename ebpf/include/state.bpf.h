@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What every object shares: which namespaces are pods, what is wanted of each, and where counts go.
+ *
+ * Each ebpf/<name>.bpf.c becomes one object that the agent loads on its own, so that a hook the kernel refuses takes
+ * nothing else down. The maps here are created once, by state.bpf.o, and handed to every other object before it
+ * loads; that is why .bss holds exactly one variable and why its layout is mirrored, and tested, in
+ * src/dolphin_agent/bpf/layouts.py.
+ */
+#ifndef DOLPHIN_STATE_BPF_H
+#define DOLPHIN_STATE_BPF_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#define SLOTS          512 /* pods at a time; slot 0 means "not a pod of ours". A power of two */
+#define NETNS_NUMBERS  65536
+#define NETNS_FIRST    0xF0000000u /* the kernel's PROC_DYNAMIC_FIRST: namespace numbers count up from here */
+#define CPU_PARTITIONS 2           /* one is written, the other one drained */
+#define FAMILIES       2
+#define KINDS          8
+
+enum family { FAMILY_IPV4, FAMILY_IPV6 };
+
+/* What is counted. A pod wants a kind when bit (1 << kind) is set in its word. */
+enum kind {
+	KIND_IP_RECEIVE,
+	KIND_IP_SEND,
+	KIND_TCP_RETRANS,
+	KIND_TCP_OPEN_INBOUND,
+	KIND_TCP_OPEN_OUTBOUND,
+};
+
+struct agent_state {
+	u16 slot[NETNS_NUMBERS]; /* namespace number - NETNS_FIRST -> slot */
+	u32 wants[SLOTS];        /* slot -> bits of the kinds wanted */
+	u32 active;              /* which partition of a CPU is written; stored by user space only */
+	u64 no_partition;        /* events on a CPU without a partition: lost, and reported as such */
+};
+
+struct counter {
+	u64 packets; /* packets on the wire, segments, or connections: what the kind counts */
+	u64 bytes;
+};
+
+/* One per CPU and buffer. Programs at places where bottom halves are off are the only writers of their CPU's active
+ * partition and cannot interrupt each other, so plain stores lose nothing there. */
+struct partition {
+	struct counter pod[SLOTS][KINDS][FAMILIES];
+};
+
+struct agent_state state;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, CPU_PARTITIONS); /* times the possible CPUs, set before load */
+	__type(key, u32);
+	__type(value, struct partition);
+} partitions SEC(".maps");
+
+/* Slots of namespaces whose number is beyond the array: only nodes with more than ~1,200 of them have any. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLOTS);
+	__type(key, u32);
+	__type(value, u32);
+} slot_overflow SEC(".maps");
+
+static __always_inline u32 slot_of(struct net *net)
+{
+	u32 number = net->ns.inum;
+	u32 index = number - NETNS_FIRST;
+
+	if (index < NETNS_NUMBERS)
+		return state.slot[index];
+
+	u32 *slot = bpf_map_lookup_elem(&slot_overflow, &number);
+	return slot ? *slot : 0;
+}
+
+static __always_inline bool wants(u32 slot, enum kind kind)
+{
+	return state.wants[slot & (SLOTS - 1)] & (1u << kind);
+}
+
+static __always_inline struct partition *active_partition(void)
+{
+	u32 index = bpf_get_smp_processor_id() * CPU_PARTITIONS + (*(volatile u32 *)&state.active & 1);
+	struct partition *partition = bpf_map_lookup_elem(&partitions, &index);
+
+	if (!partition)
+		__sync_fetch_and_add(&state.no_partition, 1);
+	return partition;
+}
+
+/* For programs that run with bottom halves off. */
+static __always_inline void count(struct partition *partition, u32 slot, enum kind kind, enum family family,
+				  u64 packets, u64 bytes)
+{
+	struct counter *counter = &partition->pod[slot & (SLOTS - 1)][kind & (KINDS - 1)][family & (FAMILIES - 1)];
+
+	counter->packets += packets;
+	counter->bytes += bytes;
+}
+
+/* For programs that a softirq may interrupt half-way: the addition is one instruction. */
+static __always_inline void count_atomic(u32 slot, enum kind kind, enum family family, u64 packets)
+{
+	struct partition *partition = active_partition();
+
+	if (partition)
+		__sync_fetch_and_add(
+		    &partition->pod[slot & (SLOTS - 1)][kind & (KINDS - 1)][family & (FAMILIES - 1)].packets, packets);
+}
+
+#endif

@@ -1,0 +1,208 @@
+"""The composition root: builds every part, runs the one thread that owns the kernel's state, ends in reverse order.
+
+    policies, pods --Desired--> plan --> engine (kernel) --counts--> ledger --Snapshot--> exporters
+
+Other threads put immutable values into the queue and read immutable readings; only `Agent.run` touches the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dolphin_agent.bpf import kernel
+from dolphin_agent.export import prometheus
+from dolphin_agent.export.http import Endpoint, Response
+from dolphin_agent.export.own import OwnMetrics, Vitals
+from dolphin_agent.probes.engine import Engine
+from dolphin_agent.probes.ladder import RETRY_SECONDS
+from dolphin_agent.probes.plan import Plan, make_plan
+from dolphin_agent.snapshot.ledger import Ledger
+from dolphin_agent.snapshot.model import Snapshot
+from dolphin_agent.standalone import Desired, Standalone
+from dolphin_agent.status import Status, describe
+
+if TYPE_CHECKING:
+    from dolphin_agent.config import Config
+
+SHARED_SECONDS = 0.5
+"""Scrapes closer together than this share one reading; a scrape may be at most 1 s old."""
+
+ANSWER_SECONDS = 5.0
+"""How long a scrape waits for the kernel thread."""
+
+TICK_SECONDS = 0.5
+"""How often dead namespaces are looked for."""
+
+log = structlog.get_logger()
+
+
+class _Read:
+    """Message: take a reading."""
+
+
+class _Stop:
+    """Message: end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What exporters and status pages see."""
+
+    snapshot: Snapshot = dataclasses.field(default_factory=Snapshot)
+    vitals: Vitals = dataclasses.field(default_factory=Vitals)
+    monotonic: float = float("-inf")
+    """When the counters were drained."""
+
+
+class Agent:
+    """One run of the agent. Raises UnavailableError, ConfigError or ListenError before anything is attached."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._queue: queue.SimpleQueue[Desired | _Read | _Stop] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._pending: Future[Reading] | None = None
+        self._reading = Reading()
+        self._status = Status()
+        self._desired: Desired | None = None
+        self._plan = Plan()
+        self._incarnations: dict[tuple[str, int], int] = {}
+        self._applied = 0.0
+
+        kernel.require_privileges()
+        assert config.policies is not None  # noqa: S101 - config.load refuses their absence
+        assert config.pods is not None  # noqa: S101
+        self._source = Standalone(config.policies, config.pods, self._queue.put)
+        routes = {"/metrics": self._metrics, "/healthz": _healthy, "/readyz": self._ready}
+        self._endpoint = Endpoint(config.listen, routes)
+        self._own = OwnMetrics(lambda: self._reading.vitals)
+        self._engine = Engine()
+        self._ledger = Ledger()
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT; then detaches everything."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._queue.put(_Stop()))
+        self._source.start()
+        host, _ = self._config.listen
+        log.info("running", listen=f"{host}:{self._endpoint.port}", policies=str(self._config.policies))
+        try:
+            with self._endpoint:
+                self._loop()
+        finally:
+            self._source.stop()
+            self._engine.close()
+            self._own.close()
+            log.info("stopped")
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                message = self._queue.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                message = None
+            match message:
+                case _Stop():
+                    return
+                case Desired():
+                    self._desired = message
+                    self._reconcile()
+                case _Read():
+                    self._read()
+                case None:
+                    self._tick()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if died := self._engine.died():
+            for uid, netns, incarnation in died:
+                self._incarnations[uid, netns] = incarnation + 1
+            self._reconcile()
+        elif self._status.retry and now - self._applied >= RETRY_SECONDS:
+            self._reconcile()
+        if now - self._reading.monotonic >= self._config.collect_interval:
+            self._read()
+
+    def _reconcile(self) -> None:
+        """Moves kernel and ledger to what is desired now; untouched series notice nothing."""
+        desired = self._desired
+        if desired is None:
+            return
+        backends = [
+            dataclasses.replace(b, incarnation=self._incarnations.get((b.pod.uid, b.netns), 0))
+            for b in desired.backends
+        ]
+        present = {(b.pod.uid, b.netns) for b in backends}
+        self._incarnations = {key: n for key, n in self._incarnations.items() if key in present}
+        self._plan = make_plan(desired.policies, backends)
+        self._ledger.credit(self._engine.drain())
+        self._engine.apply(self._plan)
+        self._ledger.follow(self._plan.series, time.time())
+        self._applied = time.monotonic()
+        self._log_changes(describe(desired, self._plan, self._engine.status))
+        self._read()
+
+    def _log_changes(self, status: Status) -> None:
+        for problem in status.problems:
+            if problem not in self._status.problems:
+                log.warning("problem", problem=problem)
+        for problem in self._status.problems:
+            if problem not in status.problems:
+                log.info("problem ended", problem=problem)
+        self._status = status
+
+    def _read(self) -> None:
+        began = time.monotonic()
+        self._ledger.credit(self._engine.drain())
+        snapshot = self._ledger.snapshot(time.time())
+        vitals = Vitals(
+            lost=self._engine.lost(),
+            hooks=self._engine.status.hooks,
+            pods=self._engine.status.backends,
+            tasks=len(self._desired.policies) if self._desired else 0,
+            series=snapshot.series,
+            problems=len(self._status.problems),
+            drain_seconds=time.monotonic() - began,
+            map_bytes=self._engine.map_bytes,
+        )
+        with self._lock:
+            self._reading = Reading(snapshot, vitals, began)
+            pending, self._pending = self._pending, None
+        if pending:
+            pending.set_result(self._reading)
+
+    def _fresh(self) -> Reading:
+        """A reading at most SHARED_SECONDS old, for any thread. Raises TimeoutError."""
+        with self._lock:
+            if time.monotonic() - self._reading.monotonic < SHARED_SECONDS:
+                return self._reading
+            if self._pending is None:
+                self._pending = Future()
+                self._queue.put(_Read())
+            pending = self._pending
+        return pending.result(ANSWER_SECONDS)
+
+    def _metrics(self) -> Response:
+        try:
+            reading = self._fresh()
+        except TimeoutError:
+            return Response(b"the counters could not be read in time\n", status=503)
+        return Response(prometheus.encode(reading.snapshot) + self._own.encode(), content_type=prometheus.CONTENT_TYPE)
+
+    def _ready(self) -> Response:
+        status = self._status
+        body = json.dumps(dataclasses.asdict(status), indent=2).encode() + b"\n"
+        return Response(body, 200 if status.ready else 503, "application/json")
+
+
+def _healthy() -> Response:
+    return Response(b"ok\n")

@@ -1,0 +1,59 @@
+"""What this kernel and this process can do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dolphin_agent.bpf import libbpf
+from dolphin_agent.bpf.layouts import LoadConfig
+from dolphin_agent.errors import BpfError, UnavailableError
+
+BTF_KIND_FUNC = 12
+VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
+STATUS = Path("/proc/self/status")
+
+CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
+"""Bits in CapEff (linux/capability.h). BPF creates maps and loads programs, PERFMON lets tracing ones attach and read
+kernel memory. Nothing is pinned, so no bpffs is needed; nothing is configured, so no CAP_NET_ADMIN."""
+
+CAP_SYS_ADMIN = 21
+"""Implies both."""
+
+
+def require_privileges(status: str | None = None) -> None:
+    """Raises UnavailableError naming libbpf or the capabilities that are missing. BTF is checked per load."""
+    libbpf.load()
+    text = STATUS.read_text() if status is None else status
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", text, re.MULTILINE)
+    effective = int(found.group(1), 16) if found else 0
+    if effective >> CAP_SYS_ADMIN & 1:
+        return
+    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise UnavailableError(
+            f"missing {' and '.join(missing)}: run as root, or add the capabilities "
+            f"({' '.join(CAPABILITIES)}) to the container's securityContext or the unit's AmbientCapabilities"
+        )
+
+
+def require_btf() -> None:
+    """Raises UnavailableError when the kernel does not describe its types, which CO-RE programs need."""
+    if not VMLINUX_BTF.exists():
+        raise UnavailableError(
+            f"{VMLINUX_BTF} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted; "
+            "use a distribution kernel 5.10 or newer, or mount sysfs"
+        )
+
+
+def load_config() -> LoadConfig:
+    """Constants for the programs, from the kernel's BTF; the most careful ones where there is none."""
+    lib = libbpf.load()
+    try:
+        btf = lib.btf_load_vmlinux()
+    except BpfError:
+        return LoadConfig(rdonly_cast=False)
+    try:
+        return LoadConfig(rdonly_cast=lib.btf_find(btf, b"bpf_rdonly_cast", BTF_KIND_FUNC) > 0)
+    finally:
+        lib.btf_free(btf)

@@ -1,0 +1,89 @@
+"""`dolphin-agent check`: can this node run each item? Tried by really attaching every rung."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dolphin_agent.bpf import kernel
+from dolphin_agent.bpf.tables import Tables
+from dolphin_agent.errors import BpfError
+from dolphin_agent.probes import ladder
+from dolphin_agent.probes.engine import objects_directory
+from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, Rung
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dolphin_agent.probes.items import Probe
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rung of one item on this kernel."""
+
+    item: str
+    hooks: str
+    verdict: str
+    """`used`; `spare` for a rung below the one used; `refused`; `unusable` for an item with no rung left."""
+    reason: str
+
+
+def check() -> tuple[list[Row], bool]:
+    """A row per rung, and whether every item can be counted. Nothing stays attached.
+
+    Raises UnavailableError when the machine lacks what every program needs.
+    """
+    kernel.require_privileges()
+    kernel.require_btf()
+    tables = Tables(objects_directory())
+    try:
+        reasons = dict(_try_all(tables))
+    finally:
+        tables.close()
+    rows: list[Row] = []
+    able = True
+    for item in ITEMS:
+        for way in item.ladders:
+            found = [_refused(rung, reasons) for rung in way.rungs]
+            used = next((index for index, reason in enumerate(found) if not reason), None)
+            able = able and used is not None
+            name = f"{item.name} {way.name}".strip()
+            for index, (rung, reason) in enumerate(zip(way.rungs, found, strict=True)):
+                verdict = "refused" if reason else "used" if index == used else "spare"
+                hooks = ", ".join(probe.hooks for probe in rung.probes)
+                rows.append(Row(name, hooks, verdict, reason or _quality(rung)))
+    guard = reasons[NETNS_EXIT]
+    rows.append(Row("(namespace guard)", NETNS_EXIT.hooks, "refused" if guard else "used", guard))
+    return rows, able
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, columns aligned."""
+    header = Row("ITEM", "HOOK", "VERDICT", "REASON")
+    cells = [(row.item, row.hooks, row.verdict, row.reason) for row in (header, *rows)]
+    widths = [max(len(cell[column]) for cell in cells) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(cell[column].ljust(widths[column]) for column in range(3)), cell[3]]).rstrip() for cell in cells
+    )
+
+
+def _try_all(tables: Tables) -> Iterator[tuple[Probe, str]]:
+    """Attaches each probe alone and detaches it again; the kernel's reason where it refuses, else empty."""
+    config = kernel.load_config()
+    probes = dict.fromkeys(probe for item in ITEMS for probe in item.probes)
+    for probe in (*probes, NETNS_EXIT):
+        try:
+            ladder.attach(probe, objects_directory(), tables.fds, config).detach()
+        except BpfError as fault:
+            yield probe, str(fault)
+        else:
+            yield probe, ""
+
+
+def _refused(rung: Rung, reasons: dict[Probe, str]) -> str:
+    return "; ".join(reasons[probe] for probe in rung.probes if reasons[probe])
+
+
+def _quality(rung: Rung) -> str:
+    return f"not exact: {rung.inexact}" if rung.inexact else "exact"

@@ -1,0 +1,144 @@
+"""Settings: each is a flag, an environment variable `DOLPHIN_<NAME>` and a key of the `--config` YAML file.
+
+A flag wins over the environment, the environment over the file, the file over the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dolphin_agent import log
+from dolphin_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+PREFIX = "DOLPHIN_"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_PORT = 65535
+
+
+def duration(text: str) -> float:
+    """Seconds, from `500ms`, `10s`, `5m` or `1h`. Raises ValueError."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found or (seconds := float(found[1]) * _SECONDS[found[2]]) <= 0:
+        raise ValueError("allowed: a positive number with a unit, such as 500ms, 10s, 5m, 1h")
+    return seconds
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port, from `0.0.0.0:10001` or `[::]:10001`. Raises ValueError."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= MAX_PORT:
+        raise ValueError("allowed: HOST:PORT, such as 0.0.0.0:10001 or [::]:10001")
+    return host.strip("[]"), int(port)
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """A word out of a list. Raises ValueError."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"allowed: {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def boolean(text: str) -> bool:
+    """`true` or `false`. Raises ValueError."""
+    return one_of("true", "false")(text.lower()) == "true"
+
+
+def setting(default: Any, parse: Callable[[str], Any], help_text: str, metavar: str = "") -> Any:  # noqa: ANN401
+    """A dataclass field that carries how its text is parsed and explained."""
+    return dataclasses.field(default=default, metadata={"parse": parse, "help": help_text, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `dolphin-agent run` runs with."""
+
+    standalone: bool = setting(default=False, parse=boolean, help_text="run without Kubernetes")
+    policies: Path | None = setting(None, Path, "standalone: directory of MonitorPolicy YAML files", "DIR")
+    pods: Path | None = setting(None, Path, "standalone: YAML file of Pod manifests", "FILE")
+    listen: tuple[str, int] = setting(("0.0.0.0", 10001), address, "metrics address (0.0.0.0:10001)", "HOST:PORT")  # noqa: S104 - Prometheus scrapes from other nodes
+    collect_interval: float = setting(10.0, duration, "how often counters are drained at least (10s)", "TIME")
+    log_level: str = setting("info", one_of(*log.LEVELS), "debug, info, warning or error (info)", "LEVEL")
+    log_format: str = setting("json", one_of(*log.FORMATS), "json or console (json)", "FORMAT")
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares every setting as a flag."""
+    for name, field in FIELDS.items():
+        flag = "--" + name.replace("_", "-")
+        if field.metadata["parse"] is boolean:
+            parser.add_argument(flag, action="store_const", const="true", help=field.metadata["help"])
+        else:
+            parser.add_argument(flag, metavar=field.metadata["metavar"], help=field.metadata["help"])
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these, such as `log-level: debug`")
+
+
+def load(arguments: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Config:
+    """The settings in force. Raises ConfigError naming the setting, where it was set, and what is allowed."""
+    texts: dict[str, tuple[str, str]] = {}
+    path = arguments.get("config") or environment.get(f"{PREFIX}CONFIG")
+    if path:
+        texts |= {name: (text, f"{path}: {name}") for name, text in _read_file(path).items()}
+    for name in FIELDS:
+        variable = PREFIX + name.upper()
+        if variable in environment:
+            texts[name] = (environment[variable], variable)
+        if (given := arguments.get(name)) is not None:
+            texts[name] = (given, "--" + name.replace("_", "-"))
+    values: dict[str, Any] = {}
+    for name, (text, origin) in texts.items():
+        try:
+            values[name] = FIELDS[name].metadata["parse"](text)
+        except ValueError as fault:
+            raise ConfigError(f'{origin} "{text}": {fault}') from fault
+    return _checked(Config(**values))
+
+
+def _checked(config: Config) -> Config:
+    if not config.standalone:
+        raise ConfigError(
+            "this version runs standalone only: add --standalone --policies DIR --pods FILE "
+            "(policies from Kubernetes are not built yet)"
+        )
+    missing = [flag for flag, value in (("--policies DIR", config.policies), ("--pods FILE", config.pods)) if not value]
+    if missing:
+        raise ConfigError(f"--standalone needs {' and '.join(missing)}")
+    return config
+
+
+def _read_file(path: str) -> dict[str, str]:
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise ConfigError(f"--config {path}: {' '.join(str(fault).split())}") from fault
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path}: allowed: a mapping of settings, such as `log-level: debug`")
+    texts = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name, FIELDS, n=1)
+            meant = f"; did you mean {close[0].replace('_', '-')}?" if close else ""
+            known = ", ".join(field.replace("_", "-") for field in FIELDS)
+            raise ConfigError(f'--config {path}: unknown setting "{key}"{meant} (known: {known})')
+        texts[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return texts

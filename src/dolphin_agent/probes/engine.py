@@ -1,0 +1,165 @@
+"""Moves the kernel from what is attached and counted to what the plan wants, by difference, and reads the counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dolphin_agent.bpf import kernel
+from dolphin_agent.bpf.layouts import SLOTS
+from dolphin_agent.bpf.tables import WORDS_PER_SLOT, Tables
+from dolphin_agent.errors import BpfError
+from dolphin_agent.probes import ladder
+from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
+
+if TYPE_CHECKING:
+    from dolphin_agent.pods.backend import BackendKey
+    from dolphin_agent.probes.ladder import Attached, Choice, Refusal
+    from dolphin_agent.probes.plan import Plan
+
+log = structlog.get_logger()
+
+Counts = list[int]
+"""What one backend counted: KINDS x families x (packets, bytes), flat."""
+
+
+def objects_directory() -> Path:
+    """Where the package keeps its BPF objects."""
+    return Path(str(files("dolphin_agent.bpf") / "objects"))
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What the kernel side does now; immutable, for other threads."""
+
+    choices: tuple[Choice, ...] = ()
+    guard: Refusal | None = None
+    """Why the namespace guard is not attached although pods are watched; None where it is, or nothing is."""
+    hooks: tuple[str, ...] = ()
+    """Hooks attached now."""
+    without_slot: tuple[BackendKey, ...] = ()
+    """Backends beyond the table: not counted."""
+    backends: int = 0
+    fault: str = ""
+    """Why nothing at all can be counted, such as a kernel without BTF."""
+
+
+class Engine:
+    """Owns everything in the kernel. Used by one thread."""
+
+    def __init__(self, objects: Path | None = None) -> None:
+        self._objects = objects or objects_directory()
+        self._config = kernel.load_config()
+        self._tables: Tables | None = None
+        self._climber = ladder.Climber(self._attach)
+        self._slots: dict[BackendKey, int] = {}
+        self._free: list[int] = []
+        self._retired: list[tuple[BackendKey, int]] = []
+        self._wants: dict[BackendKey, int] = {}
+        self._no_partition = 0  # of tables already closed
+        self.status = EngineStatus()
+
+    def apply(self, plan: Plan) -> None:
+        """Attaches, then watches, then forgets, then detaches: untouched backends never notice.
+
+        Never raises for what the kernel refuses; `status` says it.
+        """
+        try:
+            tables = self._open() if plan.wants else self._tables
+        except BpfError as fault:
+            self.status = EngineStatus(fault=str(fault))
+            log.exception("nothing can be counted", reason=str(fault), log=fault.log)
+            return
+        if tables is None:
+            return
+        self._climber.climb(dict.fromkeys((*plan.ladders, *self._climber.choices)), always=(NETNS_EXIT,))
+        without_slot = self._watch(tables, plan)
+        self._climber.climb(plan.ladders, always=(NETNS_EXIT,) if plan.wants else ())
+        self.status = EngineStatus(
+            choices=tuple(self._climber.choices.values()),
+            guard=self._climber.refusal(NETNS_EXIT) if plan.wants else None,
+            hooks=tuple(program.hook for probe in self._climber.probes for program in probe.programs),
+            without_slot=tuple(without_slot),
+            backends=len(self._slots),
+        )
+        if not plan.wants:
+            self._close_tables()
+
+    def drain(self) -> dict[BackendKey, Counts]:
+        """What every backend counted since the last drain."""
+        if self._tables is None:
+            return {}
+        owners = {slot: key for key, slot in (*self._slots.items(), *self._retired)}
+        words = self._tables.drain(max(owners, default=0) + 1)
+        # Retired before this flip, so that no program can still be on its way to their slot after it.
+        self._free.extend(slot for _, slot in self._retired)
+        self._retired = []
+        return {key: words[slot * WORDS_PER_SLOT : (slot + 1) * WORDS_PER_SLOT] for slot, key in owners.items()}
+
+    @property
+    def map_bytes(self) -> int:
+        """Kernel memory of the counters now; 0 while nobody asks for anything."""
+        return self._tables.memory_bytes if self._tables else 0
+
+    def died(self) -> set[BackendKey]:
+        """Backends whose namespace the kernel has seen dying since they were assigned."""
+        if self._tables is None:
+            return set()
+        return {key for key, slot in self._slots.items() if self._tables.slot_of(key[1]) != slot}
+
+    def lost(self) -> dict[tuple[str, str], int]:
+        """Events that may be missing, by (item, reason), since the agent started; an upper bound per item."""
+        misses = self._climber.misses()
+        no_partition = self._no_partition + (self._tables.without_partition if self._tables else 0)
+        found: dict[tuple[str, str], int] = {}
+        for item in ITEMS:
+            found[item.name, "recursion_misses"] = sum(misses.get(probe, 0) for probe in item.probes)
+            found[item.name, "no_partition"] = no_partition
+        return found
+
+    def close(self) -> None:
+        """Detaches and frees everything."""
+        self._climber.close()
+        self._close_tables()
+
+    def _open(self) -> Tables:
+        if self._tables is None:
+            kernel.require_btf()
+            self._tables = Tables(self._objects)
+            self._free = list(range(SLOTS - 1, 0, -1))
+        return self._tables
+
+    def _close_tables(self) -> None:
+        if self._tables is not None:
+            self._no_partition += self._tables.without_partition
+            self._tables.close()
+        self._tables = None
+        self._slots, self._retired, self._wants = {}, [], {}
+
+    def _attach(self, probe: ladder.Probe) -> Attached:
+        return ladder.attach(probe, self._objects, self._open().fds, self._config)
+
+    def _watch(self, tables: Tables, plan: Plan) -> list[BackendKey]:
+        """Makes the filter and the wants what the plan says. Returns the backends for which there is no slot."""
+        for key in [key for key in self._slots if key not in plan.wants]:
+            slot = self._slots.pop(key)
+            if tables.slot_of(key[1]) == slot:
+                tables.assign(key[1], 0)
+            tables.want(slot, 0)
+            self._retired.append((key, slot))
+        without_slot = []
+        for key, kinds in plan.wants.items():
+            if (slot := self._slots.get(key, 0)) == 0:
+                if not self._free:
+                    without_slot.append(key)
+                    continue
+                slot = self._free.pop()
+            tables.want(slot, kinds)
+            if key not in self._slots:
+                self._slots[key] = slot
+                tables.assign(key[1], slot)
+        return without_slot

@@ -1,0 +1,86 @@
+"""What the agent says of itself at /readyz: which items run where, by which hook, and what does not and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dolphin_agent.probes.items import ITEMS
+
+if TYPE_CHECKING:
+    from dolphin_agent.probes.engine import EngineStatus
+    from dolphin_agent.probes.ladder import Choice
+    from dolphin_agent.probes.plan import Plan
+    from dolphin_agent.standalone import Desired
+
+
+@dataclass(frozen=True)
+class ItemStatus:
+    """One ladder of one item."""
+
+    item: str
+    """`ipReceive`, or `tcpNewConnection inbound` where an item has several ladders."""
+    hooks: str
+    """In use; empty when the kernel refused all."""
+    inexact: str
+    """What this way may count wrongly; empty when exact."""
+    refused: tuple[str, ...]
+    """`hooks: reason` of each better way that the kernel refused."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """JSON-serialisable by dataclasses.asdict."""
+
+    ready: bool = False
+    """Policies and pods are known and the plan is applied, as far as the kernel lets it."""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Task -> pods it selects."""
+    items: tuple[ItemStatus, ...] = ()
+    problems: tuple[str, ...] = ()
+    retry: bool = False
+    """Something was refused that is worth trying again."""
+
+
+def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
+    """The status after a plan was applied."""
+    pods: dict[str, set[str]] = {policy.task: set() for policy in desired.policies}
+    for series in plan.series:
+        pods[series.task].add(series.pod)
+    items = tuple(item_status(choice) for choice in engine.choices)
+    problems = [*desired.problems]
+    problems.extend(
+        f"task {task}: not measured by this version: {', '.join(names)}" for task, names in plan.unmeasured.items()
+    )
+    if engine.fault:
+        problems.append(engine.fault)
+    for item in items:
+        if not item.hooks:
+            problems.append(f"item {item.item}: not measured on this kernel: {'; '.join(item.refused)}")
+        elif item.inexact:
+            problems.append(f"item {item.item}: {item.hooks} is not exact: {item.inexact}")
+    if engine.guard:
+        problems.append(
+            f"{engine.guard.hooks}: {engine.guard.reason}; a namespace that replaces a pod's within a second "
+            "and gets the same number is taken for the pod's until then"
+        )
+    problems.extend(f"pod {key[0]}: more pods than slots; not counted" for key in engine.without_slot)
+    retry = bool(engine.fault) or any(not item.hooks for item in items)
+    return Status(
+        ready=True,
+        tasks={task: len(names) for task, names in pods.items()},
+        items=items,
+        problems=tuple(problems),
+        retry=retry,
+    )
+
+
+def item_status(choice: Choice) -> ItemStatus:
+    """How one ladder stands."""
+    owner = next(item for item in ITEMS if choice.ladder in item.ladders)
+    return ItemStatus(
+        item=f"{owner.name} {choice.ladder.name}".strip(),
+        hooks=choice.hooks,
+        inexact=choice.rung.inexact if choice.rung else "",
+        refused=tuple(f"{refusal.hooks}: {refusal.reason}" for refusal in choice.refusals),
+    )

@@ -1,0 +1,85 @@
+"""The ctypes mirrors agree with what the compiler made of the C structs, field by field."""
+
+import ctypes
+import json
+import subprocess
+
+import pytest
+
+from dolphin_agent.bpf import layouts
+from dolphin_agent.probes.engine import objects_directory
+
+OBJECTS = sorted(objects_directory().glob("*.bpf.o"))
+MIRRORS = {
+    "agent_state": layouts.AgentState,
+    "counter": layouts.Counter,
+    "partition": layouts.Partition,
+    "load_config": layouts.LoadConfig,
+}
+
+
+class Btf:
+    """The types of one object file, from `bpftool btf dump`."""
+
+    def __init__(self, path):
+        dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", path], capture_output=True, check=True)
+        self.types = {entry["id"]: entry for entry in json.loads(dump.stdout)["types"]}
+
+    def find(self, kind, name):
+        """The one type of that kind and name, or None."""
+        return next((t for t in self.types.values() if t["kind"] == kind and t["name"] == name), None)
+
+    def size(self, type_id):
+        """Bytes, through typedefs, qualifiers and arrays."""
+        found = self.types[type_id]
+        match found["kind"]:
+            case "ARRAY":
+                return found["nr_elems"] * self.size(found["type_id"])
+            case "TYPEDEF" | "CONST" | "VOLATILE":
+                return self.size(found["type_id"])
+        return found["size"]
+
+
+@pytest.fixture(scope="module")
+def types():
+    """Object name -> its types."""
+    assert OBJECTS, "the BPF objects are not built: make build"
+    return {path.name.removesuffix(".bpf.o"): Btf(path) for path in OBJECTS}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_struct_has_the_same_size_offsets_and_field_sizes(types, name):
+    """Every object that knows the struct lays it out as the mirror does."""
+    mirror = MIRRORS[name]
+    found = [(btf, struct) for btf in types.values() if (struct := btf.find("STRUCT", name))]
+    assert found
+    for btf, struct in found:
+        expected = [
+            (field, getattr(mirror, field).offset * 8, getattr(mirror, field).size) for field, *_ in mirror._fields_
+        ]
+        actual = [(m["name"], m["bits_offset"], btf.size(m["type_id"])) for m in struct["members"]]
+        assert expected == actual
+        assert struct["size"] == ctypes.sizeof(mirror)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "mirror"), [("kind", "KIND_", layouts.Kind), ("family", "FAMILY_", layouts.Family)]
+)
+def test_enum_has_the_same_values(types, name, prefix, mirror):
+    """Kinds and families mean the same number on both sides."""
+    found = [enum for btf in types.values() if (enum := btf.find("ENUM", name))]
+    assert found
+    for enum in found:
+        assert {v["name"]: v["val"] for v in enum["values"]} == {prefix + one.name: one.value for one in mirror}
+
+
+def test_kinds_fit_their_array():
+    """There is room for every kind in a pod's counters and in its word of wants."""
+    assert len(layouts.Kind) <= layouts.KINDS <= 32
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_bss_holds_the_shared_state_and_nothing_else(types, path):
+    """Objects share one .bss map, so that a second variable in one of them would overlay another's."""
+    section = types[path.name.removesuffix(".bpf.o")].find("DATASEC", ".bss")
+    assert [variable["size"] for variable in section["vars"]] == [ctypes.sizeof(layouts.AgentState)]

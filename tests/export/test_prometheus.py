@@ -1,0 +1,34 @@
+"""The text format, read back by the official parser."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from dolphin_agent.export.prometheus import encode
+from dolphin_agent.policy.vocabulary import Granularity
+from dolphin_agent.probes.items import BY_NAME
+from dolphin_agent.snapshot.model import Family, Point, Snapshot
+
+PACKETS = BY_NAME["ipReceive"].metrics[Granularity.POD][0]
+
+
+def test_values_labels_and_metadata_survive():
+    """Name, type, help, labels and a value beyond 2^53 come out as they went in."""
+    point = Point((("pod", "default/web"), ("ipfamily", "ipv4")), 2**60 + 1, 1.0)
+    text = encode(Snapshot(2.0, (Family(PACKETS, (point,)),))).decode()
+    assert text.splitlines()[2] == (
+        f'dolphin_ip_receive_packets_total{{pod="default/web",ipfamily="ipv4"}} {2**60 + 1}'
+    )
+    (family,) = text_string_to_metric_families(text)
+    assert (family.type, family.documentation) == ("counter", PACKETS.help)
+
+
+def test_any_label_value_is_escaped():
+    """Quotes, backslashes and newlines in a pod's label do not break the line."""
+    value = 'a"b\\n\nc\\'
+    text = encode(Snapshot(2.0, (Family(PACKETS, (Point((("app", value),), 1, 1.0),)),))).decode()
+    (family,) = text_string_to_metric_families(text)
+    assert family.samples[0].labels == {"app": value}
+
+
+def test_empty_snapshot_is_empty():
+    """Nothing asked for, nothing said."""
+    assert encode(Snapshot()) == b""

@@ -1,0 +1,60 @@
+"""The declaration of items is whole: every name in it exists where it should, and nowhere twice."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dolphin_agent.policy.vocabulary import ITEMS as VOCABULARY
+from dolphin_agent.probes.items import BY_NAME, ITEMS, NETNS_EXIT
+
+ROOT = Path(__file__).parents[2]
+PROBES = dict.fromkeys(probe for item in ITEMS for probe in item.probes)
+METRICS = [metric for item in ITEMS for metrics in item.metrics.values() for metric in metrics]
+
+
+def test_items_are_those_users_can_ask_for():
+    """Nothing is measured that a policy cannot name; each granularity offered is one the policy allows."""
+    for item in ITEMS:
+        assert set(item.metrics) <= set(VOCABULARY[item.name].granularities)
+
+
+def test_item_names_are_unique():
+    """A lookup by name finds every item."""
+    assert len(BY_NAME) == len(ITEMS)
+
+
+def test_each_kind_belongs_to_one_ladder():
+    """Two ladders counting the same kind would count every event twice."""
+    kinds = [kind for item in ITEMS for way in item.ladders for kind in way.kinds]
+    assert len(kinds) == len(set(kinds))
+
+
+@pytest.mark.parametrize("probe", [*PROBES, NETNS_EXIT], ids=lambda probe: probe.hooks)
+def test_programs_exist_in_their_source_at_their_hook(probe):
+    """ebpf/<source>.bpf.c has SEC("<hook>") just before the program, and the kernel keeps its whole name."""
+    source = (ROOT / "ebpf" / f"{probe.source}.bpf.c").read_text()
+    for program in probe.programs:
+        assert re.search(rf'SEC\("{program.hook}"\)\nint BPF_PROG\({program.name},', source)
+
+
+def test_every_program_in_a_source_is_declared():
+    """No dead program is shipped."""
+    declared = {program.name for probe in (*PROBES, NETNS_EXIT) for program in probe.programs}
+    sources = "".join(path.read_text() for path in (ROOT / "ebpf").glob("*.bpf.c"))
+    assert set(re.findall(r"BPF_PROG\((\w+),", sources)) == declared
+
+
+def test_metric_names_are_unique_and_conform():
+    """Counters end in _total; help is a sentence."""
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert re.fullmatch(r"dolphin_[a-z_]+_total", metric.name)
+        assert metric.help.endswith(".")
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.name)
+def test_every_item_has_an_integration_test(item):
+    """integration/test_<item>.py judges it on real kernels."""
+    snake = re.sub(r"[A-Z]", lambda found: "_" + found[0].lower(), item.name)
+    assert (ROOT / "integration" / f"test_{snake}.py").exists()

@@ -1,0 +1,58 @@
+"""The plan: what is counted for whom is a pure function of policies and pods."""
+
+from dolphin_agent.bpf.layouts import Kind
+from dolphin_agent.policy.vocabulary import Granularity
+from dolphin_agent.probes.items import BY_NAME
+from dolphin_agent.probes.plan import Plan, make_plan
+from tests.builders import backend, policy
+
+WEB = backend("web", 1, {"app": "web"})
+DB = backend("db", 2, {"app": "db"})
+
+
+def bits(*kinds):
+    """Kinds as a word of wants."""
+    return sum(1 << kind for kind in kinds)
+
+
+def test_nobody_asks_for_anything():
+    """No policy, or a policy that selects no pod: an empty plan, so that nothing is loaded."""
+    assert make_plan([], [WEB, DB]) == Plan()
+    assert make_plan([policy(select={"app": "none"})], [WEB, DB]) == Plan()
+
+
+def test_only_selected_pods_are_wanted():
+    """A pod that no selector matches appears nowhere."""
+    plan = make_plan([policy(select={"app": "web"})], [WEB, DB])
+    assert plan.wants == {WEB.key: bits(Kind.IP_RECEIVE)}
+    assert [one.pod for one in plan.series] == ["default/web"]
+
+
+def test_two_policies_over_one_pod_count_once_and_have_a_series_each():
+    """The wants are the union; the series are apart."""
+    plan = make_plan([policy("a"), policy("b", items=("ipReceive", "tcpNewConnection"))], [WEB])
+    assert plan.wants == {WEB.key: bits(Kind.IP_RECEIVE, Kind.TCP_OPEN_INBOUND, Kind.TCP_OPEN_OUTBOUND)}
+    assert [(one.task, one.item) for one in plan.series] == [
+        ("kube-system/a", "ipReceive"),
+        ("kube-system/b", "ipReceive"),
+        ("kube-system/b", "tcpNewConnection"),
+    ]
+
+
+def test_ladders_are_those_of_the_items_wanted():
+    """An item nobody wants is not climbed for."""
+    assert make_plan([policy(items=("ipSend",))], [WEB]).ladders == BY_NAME["ipSend"].ladders
+
+
+def test_pod_labels_are_copied_and_absent_ones_say_so():
+    """`podLabel` keys become labels of the series."""
+    plan = make_plan([policy(pod_labels=("app", "tier"))], [WEB])
+    assert plan.series[0].labels == (("app", "web"), ("tier", "not found"))
+
+
+def test_unmeasured_items_are_named_and_stop_nothing():
+    """What this version cannot measure is listed per task; the rest of the policy runs."""
+    asked = policy(items=("ipReceive", "tcpRtt"), granularity=Granularity.FLOW)
+    plan = make_plan([asked, policy("other")], [WEB])
+    assert set(plan.unmeasured) == {"kube-system/p"}
+    assert [one.task for one in plan.series] == ["kube-system/other"]

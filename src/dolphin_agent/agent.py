@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dolphin_agent.bpf import kernel
+from dolphin_agent.errors import BpfError
 from dolphin_agent.export import prometheus
 from dolphin_agent.export.http import Endpoint, Response
 from dolphin_agent.export.own import OwnMetrics, Vitals
@@ -53,6 +54,9 @@ class _Stop:
     """Message: end."""
 
 
+_Message = Desired | _Read | _Stop
+
+
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """What exporters and status pages see."""
@@ -68,7 +72,7 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._queue: queue.SimpleQueue[Desired | _Read | _Stop] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending: Future[Reading] | None = None
         self._reading = Reading()
@@ -105,21 +109,27 @@ class Agent:
             log.info("stopped")
 
     def _loop(self) -> None:
-        while True:
+        while not isinstance(message := self._next_message(), _Stop):
             try:
-                message = self._queue.get(timeout=TICK_SECONDS)
-            except queue.Empty:
-                message = None
-            match message:
-                case _Stop():
-                    return
-                case Desired():
-                    self._desired = message
-                    self._reconcile()
-                case _Read():
-                    self._read()
-                case None:
-                    self._tick()
+                self._handle(message)
+            except BpfError as fault:  # unforeseen: every refusal that can be expected is in the engine's status
+                log.exception("the kernel refused an operation", reason=str(fault))
+
+    def _next_message(self) -> _Message | None:
+        try:
+            return self._queue.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            return None
+
+    def _handle(self, message: _Message | None) -> None:
+        match message:
+            case Desired():
+                self._desired = message
+                self._reconcile()
+            case _Read():
+                self._read()
+            case None:
+                self._tick()
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dolphin_agent import check, config, log
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     able.set_defaults(command=_check)
 
     valid = commands.add_parser("validate", help="are these MonitorPolicy files right?")
-    valid.add_argument("files", nargs="+", metavar="FILE")
+    valid.add_argument("files", nargs="+", metavar="FILE", type=Path)
     valid.set_defaults(command=_validate)
     return parser
 

@@ -63,7 +63,7 @@ class Standalone:
         """Reads what changed and returns the state."""
         self._policies.poll()
         self._pods.poll()
-        backends, unresolved = self._resolver.resolve(self._pods.pods.values())
+        backends, unresolved = self._resolver.resolve(self._pods.pods)
         problems = (*self._policies.problems, *self._pods.problems, *unresolved)
         return Desired(tuple(self._policies.policies.values()), backends, tuple(str(p) for p in problems))
 

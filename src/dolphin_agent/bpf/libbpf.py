@@ -113,15 +113,22 @@ class ProgramInfo(ctypes.Structure):
     )
 
 
-def _describe(code: int) -> str:
-    """errno as text; libbpf's own codes (4000 and up) have none of the C library's."""
-    return os.strerror(code) if code < 4000 else f"libbpf error {code}"  # noqa: PLR2004 - __LIBBPF_ERRNO__START
+LIBBPF_ERRNO_START = 4000
+ENOTSUPP = 524
+"""The kernel's own; it reaches user space by mistake and has no text there."""
+
+
+def describe(code: int) -> str:
+    """An errno, ENOTSUPP or code of libbpf's as text."""
+    if code >= LIBBPF_ERRNO_START:
+        return f"libbpf error {code}"
+    return "Operation not supported by this kernel" if code == ENOTSUPP else os.strerror(code)
 
 
 def negative_errno(result: int, func: Any, _args: object) -> int:  # noqa: ANN401 - ctypes calls it so
     """Check for functions that return -errno."""
     if result < 0:
-        raise BpfError(f"{func.__name__}: {_describe(-result)}", errno=-result)
+        raise BpfError(f"{func.__name__}: {describe(-result)}", errno=-result)
     return result
 
 
@@ -134,7 +141,7 @@ def null_errno(result: Any, func: Any, _args: object) -> Any:  # noqa: ANN401
     """Check for functions that return NULL and set errno."""
     if not result:
         code = ctypes.get_errno()
-        raise BpfError(f"{func.__name__}: {_describe(code)}", errno=code)
+        raise BpfError(f"{func.__name__}: {describe(code)}", errno=code)
     return result
 
 

@@ -24,12 +24,8 @@ _libc = ctypes.CDLL(None)
 _libc.vsnprintf.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
 
 
-@PRINT_FN
-def capture(level: int, template: bytes, arguments: int) -> int:
-    """The print callback. A module-level name: libbpf calls it for as long as the process lives.
-
-    `arguments` is a va_list, passed on by address (x86_64 and arm64 ABIs). An exception cannot leave a C callback.
-    """
+def _capture(level: int, template: bytes, arguments: int) -> int:
+    """The print callback. `arguments` is a va_list, passed on by address (x86_64 and arm64 ABIs)."""
     if level >= DEBUG:
         return 0
     buffer = ctypes.create_string_buffer(64 * 1024)  # a verifier log arrives as one message
@@ -39,6 +35,10 @@ def capture(level: int, template: bytes, arguments: int) -> int:
             _lines.append(line.rstrip())
             structlog.get_logger().debug("libbpf", line=line.rstrip())
     return 0
+
+
+capture = PRINT_FN(_capture)
+"""A module-level name, as libbpf calls it for as long as the process lives."""
 
 
 @contextlib.contextmanager

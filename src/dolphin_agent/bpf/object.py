@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 from typing import TYPE_CHECKING, Self
 
 from dolphin_agent.bpf import libbpf, log
@@ -31,7 +32,7 @@ class Object:
         self.path = path
         self.name = path.name.removesuffix(".bpf.o")
         self._links: list[Any] = []
-        with _explained(f"opening {path}"):
+        with _explained(f"open {path}"):
             self._handle = self._lib.object_open(str(path).encode(), None)
 
     def __enter__(self) -> Self:
@@ -65,13 +66,13 @@ class Object:
         wanted = set(programs)
         for name, handle in self._programs().items():
             self._lib.program_set_autoload(handle, name in wanted)
-        with _explained(f"loading {self.name}"):
+        with _explained("load"):
             self._lib.object_load(self._handle)
 
     def attach(self, program: str) -> Program:
         """Attaches a loaded program to the hook that its section names."""
         handle = self._programs()[program]
-        with _explained(f"attaching {program}"):
+        with _explained("attach"):
             self._links.append(self._lib.program_attach(handle))
         return Program(program, self._lib.program_fd(handle))
 
@@ -146,4 +147,6 @@ def _explained(doing: str) -> Iterator[None]:
             yield
         except BpfError as fault:
             tail = "\n".join(list(lines)[-LOG_TAIL:])
-            raise BpfError(f"{doing}: {fault}", errno=fault.errno, log=tail) from fault
+            # Before the kernel is asked, libbpf looks the hook up in the kernel's BTF.
+            reason = "this kernel has no such hook" if fault.errno == errno.ESRCH else libbpf.describe(fault.errno)
+            raise BpfError(f"{doing}: {reason}", errno=fault.errno, log=tail) from fault

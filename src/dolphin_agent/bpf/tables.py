@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -22,7 +23,10 @@ from dolphin_agent.bpf.layouts import (
 from dolphin_agent.bpf.object import Object
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from dolphin_agent.bpf.object import Map
 
 ARRAY = 2
 ARRAY_OF_MAPS = 12
@@ -44,10 +48,17 @@ class Tables:
     def __init__(self, objects: Path) -> None:
         self._lib = libbpf.load()
         self._cpus = int(self._lib.num_possible_cpus())
-        self._object = Object(objects / "state.bpf.o")
-        maps = {m.role: m for m in self._object.maps()}
-        maps["partitions"].resize(CPU_PARTITIONS * self._cpus)
-        self._object.load(())
+        with contextlib.ExitStack() as stack:
+            self._object = stack.enter_context(Object(objects / "state.bpf.o"))
+            maps = {m.role: m for m in self._object.maps()}
+            maps["partitions"].resize(CPU_PARTITIONS * self._cpus)
+            self._object.load(())
+            self._grace = GracePeriod()
+            stack.callback(self._grace.close)
+            self._map_memory(maps)
+            self._close = stack.pop_all().close
+
+    def _map_memory(self, maps: Mapping[str, Map]) -> None:
         self.fds = {role: m.fd for role, m in maps.items()}
         """Name of each shared map -> its file descriptor, for Object.reuse."""
         self._overflow = self.fds["slot_overflow"]
@@ -55,7 +66,6 @@ class Tables:
         self._state = AgentState.from_buffer(self._state_memory)
         self._partition_memory = mmap.mmap(self.fds["partitions"], maps["partitions"].size)
         self._words = memoryview(self._partition_memory).cast("Q")
-        self._grace = GracePeriod()
         self.memory_bytes = sum(m.size for m in maps.values())
         """Kernel memory of the array maps, known before any pod is watched."""
 
@@ -65,8 +75,7 @@ class Tables:
         self._partition_memory.close()
         del self._state
         self._state_memory.close()
-        self._grace.close()
-        self._object.close()
+        self._close()
 
     def slot_of(self, netns: int) -> int:
         """The slot that a namespace number counts in now; 0 when none, also after the kernel cleared it."""

@@ -2,5 +2,6 @@
 
 fault.py    one thing wrong, in one printable line
 stream.py   YAML text -> documents that know where each of their values was written
-watch.py    has this file changed?
+names.py    what Kubernetes accepts as names
+watch.py    does this file have to be read again?
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 1 << 20
-"""A bigger file is refused unread; a thousand policies, or 150 pods as kubectl prints them, fit."""
+"""A bigger file is refused; a thousand policies, or 150 pods as kubectl prints them, fit."""
 MAX_VALUES = 100_000
 """Values in a file, those behind an alias counted each time, so that nested aliases cannot multiply."""
 MAX_DEPTH = 64
@@ -79,6 +79,8 @@ def read_stream(path: Path) -> Stream:
     """Read the file at `path`; any failure, the operating system's included, is in `malformed`."""
     file = str(path)
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            return Stream(file, malformed=Fault(file, 0, "", None, "not a regular file"))
         with path.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)
     except OSError as error:

@@ -49,9 +49,9 @@ class Resolver:
             try:
                 backend = self._backend(pod)
                 if backend and (other := backends.get(backend.netns)):
-                    raise PodError(f"is in the same network namespace as {other.pod.qualified_name}; not counted twice")
+                    raise PodError(f"is in the same network namespace as {other.pod.full_name}; not counted twice")
             except PodError as fault:
-                problems.append(f"pod {pod.qualified_name}: {fault}")
+                problems.append(f"pod {pod.full_name}: {fault}")
                 continue
             if backend:
                 backends[backend.netns] = backend

@@ -3,10 +3,11 @@
 vocabulary.py   the words of the API: items, granularities, limits
 model.py        a policy that is known to be right
 schema.py       which fields there are, and the field that was meant
-names.py        what Kubernetes and Prometheus accept as names
 field.py        reading a value that may be wrong
-rules.py        every rule of the spec, each read together with the value it guards
+rules/          every rule of the spec, a module per field
 parse.py        text or API object -> policies and faults
-directory.py    policies from a watched directory
+file.py         the policies of one watched file, each in its last good form
+admission.py    which of them run, where files disagree or ask for too many
+directory.py    the policies of a watched directory
 validate.py     the `validate` command's work
 """

@@ -77,20 +77,12 @@ class Field:
 
     def members(self) -> dict[str, Field]:
         """Read a mapping with any keys; a null value is a fault."""
-        return {
-            name: self._below(name, value)
-            for name, value in self._mapping().items()
-            if self._is_set(name, value)
-        }
+        return {name: self._below(name, value) for name, value in self._mapping().items() if self._is_set(name, value)}
 
     def entries(self, what: str) -> list[Field]:
         """Read a list; `what` names its entries in the fault. A null entry is a fault."""
         if isinstance(self.value, list):
-            return [
-                self._below(index, value)
-                for index, value in enumerate(self.value)
-                if self._is_set(index, value)
-            ]
+            return [self._below(index, value) for index, value in enumerate(self.value) if self._is_set(index, value)]
         self._wrong_type(f"a list of {what}")
         return []
 

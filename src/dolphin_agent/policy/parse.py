@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from dolphin_agent.errors import PolicyError
 from dolphin_agent.frozen import FrozenMap
+from dolphin_agent.manifests.names import SUBDOMAIN_RULE, is_subdomain
 from dolphin_agent.manifests.stream import Stream, parse_stream
 from dolphin_agent.policy.field import Field, Report
 from dolphin_agent.policy.model import MonitorPolicy
-from dolphin_agent.policy.names import SUBDOMAIN_RULE, is_subdomain
 from dolphin_agent.policy.rules.health_check import read_health_check
 from dolphin_agent.policy.rules.monitor import read_monitor
 from dolphin_agent.policy.rules.pod_label import read_pod_labels
@@ -84,7 +84,7 @@ def policies_of(stream: Stream) -> ParsedFile:
 
 
 def policy_from_object(obj: Mapping[str, object]) -> MonitorPolicy:
-    """Read a MonitorPolicy decoded from the API server's JSON; PolicyError with every fault if it is wrong."""
+    """Read a MonitorPolicy decoded from the API server's JSON; PolicyError has every fault if it is wrong."""
     report = Report()
     policy = _read_policy(Field((), dict(obj), report))
     if policy is None or report.faults:

@@ -39,7 +39,7 @@ SCHEMA: Final[Tree] = {
     },
     "status": {},
 }
-"""Every field; below a list are the fields of its entries. What is under an empty entry is not looked into."""
+"""Every field; below a list are the fields of its entries. What is under an empty entry is not looked at."""
 
 
 def known_fields(path: FieldPath) -> Tree:

@@ -18,6 +18,7 @@ from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
 
 if TYPE_CHECKING:
     from dolphin_agent.pods.backend import BackendKey
+    from dolphin_agent.probes.items import Probe
     from dolphin_agent.probes.ladder import Attached, Choice, Refusal
     from dolphin_agent.probes.plan import Plan
 
@@ -140,7 +141,7 @@ class Engine:
         self._tables = None
         self._slots, self._retired, self._wants = {}, [], {}
 
-    def _attach(self, probe: ladder.Probe) -> Attached:
+    def _attach(self, probe: Probe) -> Attached:
         return ladder.attach(probe, self._objects, self._open().fds, self._config)
 
     def _watch(self, tables: Tables, plan: Plan) -> list[BackendKey]:

@@ -20,6 +20,8 @@ class Program:
     """Its function in ebpf/<source>.bpf.c, at most 15 characters (the kernel's limit)."""
     hook: str
     """The section it is in: `fentry/…`, `fexit/…` or `tp_btf/…`."""
+    variant: str = ""
+    """For people, where two programs of a ladder share a hook."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Probe:
     @property
     def hooks(self) -> str:
         """For people: `fentry/ip_rcv_core, fentry/ip6_rcv_core`."""
-        return ", ".join(program.hook for program in self.programs)
+        return ", ".join(f"{one.hook} {one.variant}".rstrip() for one in self.programs)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ IP_RCV = Probe(
 NETIF_RECEIVE = Probe("receive", (Program("netif_receive_skb", "tp_btf/netif_receive_skb"),))
 NET_DEV_QUEUE = Probe("transmit", (Program("net_dev_queue", "tp_btf/net_dev_queue"),))
 SYNACK = Probe("retransmit", (Program("tcp_retransmit_synack", "tp_btf/tcp_retransmit_synack"),))
-RETRANSMIT_ERR = Probe("retransmit", (Program("tcp_retransmit_err", "tp_btf/tcp_retransmit_skb"),))
+RETRANSMIT_ERR = Probe("retransmit", (Program("tcp_retransmit_err", "tp_btf/tcp_retransmit_skb", "(with err)"),))
 RETRANSMIT = Probe("retransmit", (Program("tcp_retransmit_skb", "tp_btf/tcp_retransmit_skb"),))
 CREATE_CHILD = Probe("open", (Program("tcp_create_child", "fexit/tcp_create_openreq_child"),))
 SET_STATE_IN = Probe("open", (Program("set_state_in", "tp_btf/inet_sock_set_state"),))

@@ -62,9 +62,7 @@ def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend]) ->
                 needed.add(item.name)
                 for kind in item.kinds:
                     wants[backend.key] = wants.get(backend.key, 0) | 1 << kind
-                series.append(
-                    Series(policy.task, backend.key, backend.pod.qualified_name, item.name, granularity, labels)
-                )
+                series.append(Series(policy.task, backend.key, backend.pod.full_name, item.name, granularity, labels))
     ladders = tuple(ladder for name, item in BY_NAME.items() if name in needed for ladder in item.ladders)
     return Plan(tuple(series), wants, ladders, unmeasured)
 

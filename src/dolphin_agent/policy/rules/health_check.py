@@ -33,8 +33,7 @@ def read_health_check(check: Field) -> HealthCheck | None:
     if command is Command.CURL and port.is_absent:
         port.fault(f"missing; curl needs a whole number from 1 to {MAX_PORT}")
     wanted = HealthCheck(
-        failure_threshold=parts["failureThreshold"].integer(1, MAX_FAILURE_THRESHOLD)
-        or _DEFAULT.failure_threshold,
+        failure_threshold=parts["failureThreshold"].integer(1, MAX_FAILURE_THRESHOLD) or _DEFAULT.failure_threshold,
         period_seconds=parts["periodSeconds"].integer(1, MAX_PERIOD_SECONDS) or _DEFAULT.period_seconds,
         command=command,
         ip_families=_ip_families(parts["ipFamilies"], command),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from dolphin_agent.manifests.names import LABEL_KEY_RULE, is_label_key
 from dolphin_agent.policy.model import PodLabel
-from dolphin_agent.policy.names import LABEL_KEY_RULE, is_label_key, is_prometheus_label
 from dolphin_agent.policy.vocabulary import HISTOGRAM_LABEL, MAX_LABEL_NAME, MAX_POD_LABELS, SYSTEM_LABELS
 
 if TYPE_CHECKING:
     from dolphin_agent.policy.field import Field
+
+_PROMETHEUS_LABEL = r"[a-zA-Z_][a-zA-Z0-9_]*"
 
 
 def read_pod_labels(pod_label: Field) -> tuple[PodLabel, ...]:
@@ -42,6 +45,6 @@ def _complaint(key: str, taken: dict[str, str]) -> str | None:
         (name == HISTOGRAM_LABEL, "taken, as Prometheus sets it on histograms; choose another"),
         (key.startswith("__"), "must not start with __, which Prometheus keeps for itself"),
         (len(key) > MAX_LABEL_NAME, f"{len(key)} characters long; at most {MAX_LABEL_NAME} are allowed"),
-        (not is_prometheus_label(key) and not is_label_key(key), f"not a pod label key: {LABEL_KEY_RULE}"),
+        (not is_label_key(key) and not re.fullmatch(_PROMETHEUS_LABEL, key), f"not a pod label key: {LABEL_KEY_RULE}"),
     )
     return next((message for is_broken, message in rules if is_broken), None)

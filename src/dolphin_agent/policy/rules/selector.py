@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dolphin_agent.manifests.names import LABEL_KEY_RULE, LABEL_VALUE_RULE, is_label_key, is_label_value
 from dolphin_agent.policy.model import LabelSelector, Requirement
-from dolphin_agent.policy.names import LABEL_KEY_RULE, LABEL_VALUE_RULE, is_label_key, is_label_value
 from dolphin_agent.policy.vocabulary import Operator
 
 if TYPE_CHECKING:

@@ -1,0 +1,186 @@
+"""Boots a kernel under QEMU's emulation and runs one command in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from integration.vm import console, initramfs, kernels, tools
+from integration.vm.errors import GuestCrashError, GuestLostError, GuestTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The source tree, which the guest sees at the same path."""
+
+OUT_VARIABLE = "DOLPHIN_VM_OUT"
+"""Environment variable that tells the guest which directory is brought out to the machine."""
+
+_GUEST_EXCHANGE = Path("/run/dolphin-vm/exchange")
+_GUEST_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "PYTHONDONTWRITEBYTECODE": "1",  # the root is read-only
+}
+_KERNEL_PARAMETERS = (
+    "console=ttyS0",
+    "8250.nr_uarts=2",
+    "loglevel=5",  # warnings and worse: less to print is faster, and they are what the harness looks for
+    "oops=panic",
+    "panic=-1",
+    "reboot=t",
+    # The rest is for speed: nothing to calibrate, to wait for, or to audit under emulation.
+    "nokaslr",
+    "random.trust_cpu=on",
+    "rcupdate.rcu_expedited=1",
+    "tsc=reliable",
+    "no_timer_check",
+    "mitigations=off",
+    "apparmor=0",
+    "selinux=0",
+    "audit=0",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine to emulate."""
+
+    cpus: int = 2
+    memory: int = 1024
+    """In MiB."""
+    append: tuple[str, ...] = ()
+    """Further kernel parameters, such as `preempt=full`."""
+    counted: bool = False
+    """Run one processor at one instruction per nanosecond, so that times are repeatable instruction counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run in the guest."""
+
+    argv: Sequence[str]
+    cwd: Path = PROJECT
+    timeout: float = 300
+    """In seconds, from power on to power off."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the guest's own small environment."""
+    out: Path | None = None
+    """Directory on the machine to which everything in the guest's `DOLPHIN_VM_OUT` is copied."""
+
+
+async def run(
+    kernel: kernels.CachedKernel, job: Job, machine: Machine, print_output: Callable[[bytes], None]
+) -> int:
+    """Run a job in a fresh guest, handing on its output as it comes, and return its exit status.
+
+    Cancelling kills the guest. Raises MissingToolError, GuestCrashError, GuestTimeoutError and GuestLostError.
+    """
+    with tempfile.TemporaryDirectory(prefix="dolphin-vm-") as temporary:
+        work = Path(temporary)
+        exchange = work / "exchange"
+        _fill_exchange(exchange, kernel, job)
+        (work / "initramfs").write_bytes(initramfs.build(kernel))
+        argv = _qemu(kernel, machine, work)
+        timed_out = False
+        async with _process(argv, work / "qemu.log") as (process, output):
+            try:
+                async with asyncio.timeout(job.timeout):
+                    while data := await output.read(65536):
+                        print_output(data)
+                    await process.wait()
+            except TimeoutError:
+                timed_out = True
+        if job.out is not None:
+            shutil.copytree(exchange / "out", job.out, dirs_exist_ok=True)
+        log = console.read(work / "console.log")
+        tail = console.tail(log) + console.tail(console.read(work / "qemu.log"))
+        if fault := console.find_fault(log):
+            raise GuestCrashError(f"the guest's kernel {kernel.release} reported a fault: {fault}", tail)
+        if timed_out:
+            raise GuestTimeoutError(f"the guest ran longer than {job.timeout:g} s and was killed", tail)
+        try:
+            return int((exchange / "status").read_text())
+        except (FileNotFoundError, ValueError):
+            raise GuestLostError("the guest ended without an exit status", tail) from None
+
+
+@contextlib.asynccontextmanager
+async def _process(
+    argv: Sequence[str], errors: Path
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """Run a program for the length of a block, and kill it, by its id, where it outlives that."""
+    with errors.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,  # a terminal's Ctrl-C is for the harness, which ends the guest itself
+        )
+    if process.stdout is None:
+        raise AssertionError
+    try:
+        yield process, process.stdout
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _fill_exchange(exchange: Path, kernel: kernels.CachedKernel, job: Job) -> None:
+    """Write what init.sh and guest.sh read into the directory that the guest shares with the machine."""
+    out = exchange / "out"
+    out.mkdir(parents=True)
+    kept = (PROJECT, job.cwd, kernel.directory, Path(sys.prefix), Path(sys.base_prefix))
+    (exchange / "keep").write_text("".join(f"{path.resolve()}\n" for path in dict.fromkeys(kept)))
+    settings = {
+        "guest_script": Path(__file__).with_name("guest.sh").resolve(),
+        "modules": kernel.directory,
+        "busybox": tools.find("busybox"),
+    }
+    (exchange / "settings").write_text(_assignments(settings))
+    environment = {
+        **_GUEST_ENVIRONMENT,
+        "MODPROBE_OPTIONS": f"-d {kernel.directory}",
+        OUT_VARIABLE: _GUEST_EXCHANGE / "out",
+        **job.env,
+    }
+    exports = "".join(f"export {line}\n" for line in _assignments(environment).splitlines())
+    start = f"cd {shlex.quote(str(job.cwd))} && exec {shlex.join(job.argv)}\n"
+    (exchange / "job").write_text(exports + start)
+
+
+def _assignments(values: Mapping[str, object]) -> str:
+    return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
+
+
+def _qemu(kernel: kernels.CachedKernel, machine: Machine, work: Path) -> list[str]:
+    # Emulation always: on some machines KVM hangs although /dev/kvm is there, and results must not differ.
+    pace = ["-accel", "tcg,thread=multi", "-smp", str(machine.cpus)]
+    if machine.counted:
+        pace = ["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=off"]
+    return [
+        tools.find("qemu-system-x86_64"),
+        *("-M", "q35", "-cpu", "max", *pace, "-m", f"{machine.memory}M"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-kernel", str(kernel.vmlinux), "-initrd", str(work / "initramfs")),
+        *("-append", " ".join((*_KERNEL_PARAMETERS, *machine.append))),
+        *("-chardev", f"file,id=console,path={work / 'console.log'}", "-serial", "chardev:console"),
+        *("-chardev", "stdio,id=job,signal=off", "-serial", "chardev:job"),
+        *("-fsdev", "local,id=hostroot,path=/,security_model=none,readonly=on,multidevs=remap"),
+        *("-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
+        *("-fsdev", f"local,id=exchange,path={work / 'exchange'},security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=exchange,mount_tag=exchange"),
+    ]

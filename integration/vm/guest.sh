@@ -1,0 +1,24 @@
+#!/bin/sh
+# Process 1 of the guest once the machine's files are its root: runs the job and brings its exit status out.
+
+base=/run/dolphin-vm
+# Sets modules, the directory below which the modules of this kernel are, and busybox.
+. "$base/exchange/settings"
+
+# The kernel loads modules on demand through this; everybody else's modprobe obeys MODPROBE_OPTIONS.
+printf '#!/bin/sh\nexec /usr/sbin/modprobe -d "%s" "$@"\n' "$modules" >"$base/modprobe"
+chmod 755 "$base/modprobe"
+echo "$base/modprobe" >/proc/sys/kernel/modprobe
+# Asked for by every test; loading them here keeps their time out of the tests' own.
+"$base/modprobe" -a veth sch_netem
+
+echo dolphin >/proc/sys/kernel/hostname
+# The job's output has a serial line of its own: what it prints is never taken for the kernel's words.
+stty -F /dev/ttyS1 raw -echo
+setsid /bin/sh "$base/exchange/job" </dev/null >/dev/ttyS1 2>&1
+status=$?
+
+# Renamed when complete: half a status is none.
+echo "$status" >"$base/exchange/status.new"
+mv "$base/exchange/status.new" "$base/exchange/status"
+"$busybox" reboot -f

@@ -154,6 +154,12 @@ class PrivateApt:
         shown = tools.run(["apt-cache", "show", "--no-all-versions", *names], env=self._env).decode()
         return dict(re.findall(r"(?m)^Package: (\S+)\n(?:.+\n)*?Version: (\S+)$", shown))
 
+    def closure(self, package: str) -> list[str]:
+        """Return a package and, in turn, everything it depends on."""
+        shown = tools.run(["apt-cache", "depends", "--recurse", "--important", package], env=self._env).decode()
+        # Dependencies are indented, virtual packages are in angle brackets.
+        return re.findall(r"(?m)^([^\s<]\S*)$", shown)
+
     def download(self, packages: Iterable[str], directory: Path) -> list[Path]:
         """Fetch and verify packages into `directory` and return their files; raises KernelUnavailableError."""
         try:

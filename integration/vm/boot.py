@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
 import shutil
 import sys
@@ -25,12 +24,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 OUT_VARIABLE = "DOLPHIN_VM_OUT"
 """Environment variable that tells the guest which directory is brought out to the machine."""
 
-_GUEST_EXCHANGE = Path("/run/dolphin-vm/exchange")
+GUEST_OUT = Path("/run/dolphin-vm/exchange/out")
+"""That directory's path in the guest."""
+
 _GUEST_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "TERM": "dumb",
+    "PYTHONUNBUFFERED": "1",  # output goes into a pipe, and is to be seen as it comes
     "PYTHONDONTWRITEBYTECODE": "1",  # the root is read-only
 }
 _KERNEL_PARAMETERS = (
@@ -80,9 +82,7 @@ class Job:
     """Directory on the machine to which everything in the guest's `DOLPHIN_VM_OUT` is copied."""
 
 
-async def run(
-    kernel: kernels.CachedKernel, job: Job, machine: Machine, print_output: Callable[[bytes], None]
-) -> int:
+async def run(kernel: kernels.CachedKernel, job: Job, machine: Machine, print_output: Callable[[bytes], object]) -> int:
     """Run a job in a fresh guest, handing on its output as it comes, and return its exit status.
 
     Cancelling kills the guest. Raises MissingToolError, GuestCrashError, GuestTimeoutError and GuestLostError.
@@ -154,7 +154,7 @@ def _fill_exchange(exchange: Path, kernel: kernels.CachedKernel, job: Job) -> No
     environment = {
         **_GUEST_ENVIRONMENT,
         "MODPROBE_OPTIONS": f"-d {kernel.directory}",
-        OUT_VARIABLE: _GUEST_EXCHANGE / "out",
+        OUT_VARIABLE: GUEST_OUT,
         **job.env,
     }
     exports = "".join(f"export {line}\n" for line in _assignments(environment).splitlines())

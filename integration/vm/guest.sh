@@ -14,11 +14,12 @@ echo "$base/modprobe" >/proc/sys/kernel/modprobe
 
 echo dolphin >/proc/sys/kernel/hostname
 # The job's output has a serial line of its own: what it prints is never taken for the kernel's words.
+# Through a pipe: on a terminal programs would draw and colour. The status is renamed when complete, as half a
+# status is none.
 stty -F /dev/ttyS1 raw -echo
-setsid /bin/sh "$base/exchange/job" </dev/null >/dev/ttyS1 2>&1
-status=$?
-
-# Renamed when complete: half a status is none.
-echo "$status" >"$base/exchange/status.new"
+{
+    setsid /bin/sh "$base/exchange/job" </dev/null 2>&1
+    echo $? >"$base/exchange/status.new"
+} | cat >/dev/ttyS1
 mv "$base/exchange/status.new" "$base/exchange/status"
 "$busybox" reboot -f

@@ -26,8 +26,6 @@ _LAYOUT = 1
 """Version of a cached kernel's layout; one with another is made again."""
 
 _IMAGE = re.compile(r"linux-image-(?P<release>\d[^-]*(?:-\d+)?-amd64)")
-# Where a suite splits its kernel package, linux-image is nearly empty and the other two have the files.
-_PACKAGES = ("linux-image", "linux-binary", "linux-modules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +127,16 @@ def _make(kernel: Kernel, work: Path) -> Path:
     apt = PrivateApt(work / "apt", machine_archive(), kernel.suite)
     apt.update()
     release, version = _newest(kernel, apt.versions("linux-image-"))
-    wanted = [f"{prefix}-{release}" for prefix in _PACKAGES]
-    known = [name for name in wanted if name in apt.versions(name)]
+    # From forky on the image's package is nearly empty: others of the same release have its files.
+    packages = [name for name in apt.closure(f"linux-image-{release}") if name.endswith(f"-{release}")]
     debs = work / "debs"
     debs.mkdir()
     made = work / "kernel"
     made.mkdir()
     try:
-        unpack(apt.download(known, debs), release, made)
+        unpack(apt.download(packages, debs), release, made)
     except HarnessError as error:
-        raise KernelUnavailableError(f"kernel {kernel.name} from {', '.join(known)}: {error}") from error
+        raise KernelUnavailableError(f"kernel {kernel.name} from {', '.join(packages)}: {error}") from error
     manifest = {"layout": _LAYOUT, "release": release, "version": version}
     (made / "manifest.json").write_text(json.dumps(manifest))
     return made

@@ -104,11 +104,11 @@ def parse_stream(text: str, file: str) -> Stream:
         return Stream(file, tuple(_documents(text, file)))
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = "not valid YAML: control characters are not allowed; is this a text file?"
+        message = "YAML cannot be read: control characters are not allowed; is this a text file?"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
-        message = "not valid YAML: " + ", ".join(part for part in (error.context, error.problem) if part)
+        message = "YAML cannot be read: " + ", ".join(part for part in (error.context, error.problem) if part)
         if error.problem and "'\\t'" in error.problem:
             message += "; indent with spaces, not tabs"
     return Stream(file, malformed=Fault(file, line, "", None, message))
@@ -220,7 +220,7 @@ class _Builder:
                 return self._loader.construct_object(node)
             message = f"the YAML tag {node.tag.removeprefix(_TAG)} is not supported; remove it"
         except (ValueError, KeyError):  # a number of ten thousand digits, `!!bool maybe`
-            message = f"not a {node.tag.removeprefix(_TAG)}"
+            message = f"cannot be read as {node.tag.removeprefix(_TAG)}; quote it if it is text"
         self._fault(node, path, message)
         return None
 

@@ -74,12 +74,11 @@ class _Signature:
     size: int
     inode: int
     age_ns: int = field(compare=False)
-    """From its last change to this look; negative where a clock is wrong."""
+    """From its last write to this look; negative where a clock is wrong."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> _Signature:
-        newest = max(status.st_mtime_ns, status.st_ctime_ns)
-        age = time.time_ns() - newest
+        age = time.time_ns() - status.st_mtime_ns
         return cls(status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, age)
 
     @property

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=StrEnum)
 
+MAX_FAULTS = 100
+"""Per document. Nobody reads more, and finding the line and the right name for each of 50,000 takes minutes."""
+
 
 def nowhere(_path: FieldPath) -> Place:
     """Locate values of an object that was never text."""
@@ -33,9 +36,23 @@ class Report:
 
     def add(self, path: FieldPath, value: object, message: str) -> None:
         """Report that the value at `path` is wrong; None for one that is missing."""
+        if self.is_full:
+            return
         place = self.locate(path)
         shown = plain(value) if value is None or place.written is None else place.written
         self.faults.append(Fault(self.file, place.line, field_name(path), shown, message))
+
+    def in_order(self) -> tuple[Fault, ...]:
+        """Give the faults from the top of the document to its end."""
+        faults = sorted(self.faults, key=lambda fault: fault.line)[:MAX_FAULTS]
+        if self.is_full:
+            faults.append(Fault(self.file, 0, "", None, f"further faults are not listed after {MAX_FAULTS}"))
+        return tuple(faults)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further faults are dropped."""
+        return len(self.faults) >= MAX_FAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +72,8 @@ class Field:
 
     @property
     def is_default(self) -> bool:
-        """Whether the default is asked for: by nothing, an empty string, or a list of one empty string."""
-        return self.value in (None, "", [""])
+        """Whether the default of a string is asked for: by nothing or by the empty string."""
+        return self.value is None or self.value == ""
 
     def fault(self, message: str) -> None:
         """Report that this value is wrong."""
@@ -65,9 +82,9 @@ class Field:
     def fields(self) -> dict[str, Field]:
         """Read a mapping with the fields that the schema has here: each is in the result, written or not."""
         known = known_fields(self.path)
-        found = self._mapping()
+        found = self._mapping(f"a mapping with {', '.join(known)}")
         for name, value in found.items():
-            if name not in known:
+            if name not in known and not self.report.is_full:
                 path = (*self.path, name)
                 allowed = ", ".join(known)
                 message = f"unknown field; allowed here: {allowed}{meant(path, found.keys())}"
@@ -77,7 +94,11 @@ class Field:
 
     def members(self) -> dict[str, Field]:
         """Read a mapping with any keys; a null value is a fault."""
-        return {name: self._below(name, value) for name, value in self._mapping().items() if self._is_set(name, value)}
+        return {
+            name: self._below(name, value)
+            for name, value in self._mapping("a mapping").items()
+            if self._is_set(name, value)
+        }
 
     def entries(self, what: str) -> list[Field]:
         """Read a list; `what` names its entries in the fault. A null entry is a fault."""
@@ -118,13 +139,13 @@ class Field:
         if text is not None and text not in words:
             near = closest(text, words)
             hint = f"; did you mean {near}?" if near else ""
-            self.fault(f"must be {' or '.join(words)}{why}{hint}")
+            self.fault(f"must be {either(words)}{why}{hint}")
         return words.get(text or "")
 
-    def _mapping(self) -> dict[str, object]:
+    def _mapping(self, wanted: str) -> dict[str, object]:
         if isinstance(self.value, dict):
             return self.value
-        self._wrong_type("a mapping")
+        self._wrong_type(wanted)
         return {}
 
     def _below(self, step: str | int, value: object, *, is_written: bool = True) -> Field:
@@ -138,6 +159,12 @@ class Field:
     def _wrong_type(self, wanted: str, remedy: str = "") -> None:
         if not self.is_absent:
             self.fault(f"must be {wanted}, not {_kind(self.value)}{remedy}")
+
+
+def either(words: Iterable[str]) -> str:
+    """Write a choice: `a`, `a or b`, `a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _kind(value: object) -> str:

@@ -79,7 +79,7 @@ def policies_of(stream: Stream) -> ParsedFile:
         if policy and not report.faults:
             policies[policy.task] = policy
         else:
-            faulty.append(FaultyPolicy(_name(document.value), tuple(report.faults)))
+            faulty.append(FaultyPolicy(_name(document.value), report.in_order()))
     return ParsedFile(stream.file, tuple(policies.values()), tuple(faulty), stream.malformed)
 
 
@@ -88,7 +88,7 @@ def policy_from_object(obj: Mapping[str, object]) -> MonitorPolicy:
     report = Report()
     policy = _read_policy(Field((), dict(obj), report))
     if policy is None or report.faults:
-        raise PolicyError(report.faults)
+        raise PolicyError(report.in_order())
     return policy
 
 
@@ -121,8 +121,10 @@ def _read_policy(root: Field) -> MonitorPolicy | None:
 
 
 def _asks_for_nothing(spec: Field, monitor: Field) -> None:
-    if spec.report.unknown_fields:
-        return  # what it asks for is most likely in one of those, and that fault names the place it belongs
+    wishes = ("spec.monitor", "spec.healthCheck")
+    tried = any(f.field == "spec" or f.field.startswith(wishes) for f in spec.report.faults)
+    if spec.report.unknown_fields or tried:
+        return  # it does ask, in a wrong way or place, and that fault says how it is done
     guilty = spec if monitor.is_absent else monitor
     guilty.fault(
         "asks for nothing; add an item under spec.monitor (pruned by the API server if it was indented under "

@@ -71,7 +71,7 @@ def meant(path: FieldPath, beside: AbstractSet[str]) -> str:
         places = [place for place in _PLACES if place[-1] == far]
     if not places:
         return ""
-    place = max(places, key=lambda place: (_shared(place, where), not beside.isdisjoint(place)))
+    place = max(places, key=lambda place: (_shared(place, where), not beside.isdisjoint(place[:-1])))
     return f"; did you mean {field_name(place)}{_move(where, place)}?"
 
 

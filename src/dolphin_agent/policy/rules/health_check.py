@@ -49,7 +49,7 @@ def _command(command: Field) -> Command:
 
 
 def _ip_families(families: Field, command: Command) -> tuple[IPFamily, ...]:
-    if families.is_default or families.value == []:
+    if families.value in (None, [], [""]):
         return _DEFAULT.ip_families
     wanted: list[IPFamily] = []
     for entry in families.entries(" and ".join(IPFamily)):

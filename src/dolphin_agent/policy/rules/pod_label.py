@@ -41,8 +41,8 @@ def _complaint(key: str, taken: dict[str, str]) -> str | None:
     rules = (
         (other == key, "listed twice; remove one"),
         (other is not None, f'exported as {name}, like "{other}"; remove one of them'),
-        (name in SYSTEM_LABELS, f"taken, as the agent sets {' '.join(SYSTEM_LABELS)} itself; choose another"),
-        (name == HISTOGRAM_LABEL, "taken, as Prometheus sets it on histograms; choose another"),
+        (name in SYSTEM_LABELS, f"taken: the agent sets {', '.join(SYSTEM_LABELS)} itself; choose another"),
+        (name == HISTOGRAM_LABEL, "taken: Prometheus sets it on histograms; choose another"),
         (key.startswith("__"), "must not start with __, which Prometheus keeps for itself"),
         (len(key) > MAX_LABEL_NAME, f"{len(key)} characters long; at most {MAX_LABEL_NAME} are allowed"),
         (not is_label_key(key) and not re.fullmatch(_PROMETHEUS_LABEL, key), f"not a pod label key: {LABEL_KEY_RULE}"),

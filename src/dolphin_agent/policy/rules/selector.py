@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dolphin_agent.manifests.names import LABEL_KEY_RULE, LABEL_VALUE_RULE, is_label_key, is_label_value
+from dolphin_agent.policy.field import either
 from dolphin_agent.policy.model import LabelSelector, Requirement
 from dolphin_agent.policy.vocabulary import Operator
 
@@ -40,7 +41,7 @@ def _expression(expression: Field) -> Requirement:
     elif key is not None and not is_label_key(key):
         parts["key"].fault(f"not a label key: {LABEL_KEY_RULE}")
     if parts["operator"].is_absent:
-        parts["operator"].fault(f"missing; must be {' or '.join(Operator)}")
+        parts["operator"].fault(f"missing; must be {either(Operator)}")
     elif operator in (Operator.IN, Operator.NOT_IN) and values.value in (None, []):
         values.fault(f"{operator} needs at least one value")
     elif operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST) and wanted:

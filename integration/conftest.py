@@ -1,0 +1,81 @@
+"""Fixtures of the tests that run in a guest: pods, and agents that watch them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from integration.lib import bpf
+from integration.lib.agent import Agent, running
+from integration.lib.manifests import Manifests, PodManifest
+from integration.lib.topology import Pair, joined_pair, routed_pair
+from integration.lib.wait import wait_until
+from integration.vm.boot import OUT_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_DETACH_DEADLINE = 10
+"""Seconds until the kernel has freed the programs of a process that ended: it waits for grace periods."""
+
+
+class StartAgent(Protocol):
+    """Starts an agent on the test's manifests and waits until it is ready."""
+
+    def __call__(self, *options: str, wait_ready: bool = True) -> Agent:
+        """Options are those of `dolphin-agent run`."""
+
+
+@pytest.fixture(scope="session")
+def guest() -> None:
+    """Refuse to change the network of a machine that is not a guest of the harness."""
+    if OUT_VARIABLE not in os.environ:
+        pytest.fail("these tests run in a guest: python -m integration.vm pytest --kernels 6.12")
+
+
+@pytest.fixture
+def pods(guest: None) -> Iterator[Pair]:  # noqa: ARG001 - must come first
+    """Two pods at the two ends of a veth pair, quiet."""
+    with joined_pair() as pair:
+        yield pair
+
+
+@pytest.fixture
+def routed_pods(guest: None) -> Iterator[Pair]:  # noqa: ARG001 - must come first
+    """Two pods with a router between them, quiet."""
+    with routed_pair() as pair:
+        yield pair
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Manifests:
+    """The files that the test's agent watches: no policy, no pod yet."""
+    root = tmp_path / "manifests"
+    root.mkdir()
+    return Manifests(root)
+
+
+@pytest.fixture
+def start_agent(guest: None, manifests: Manifests, tmp_path: Path) -> Iterator[StartAgent]:  # noqa: ARG001
+    """Start agents; after the test none runs and no BPF program of theirs is left."""
+    before = bpf.program_ids()
+    with ExitStack() as stack:
+
+        def start(*options: str, wait_ready: bool = True) -> Agent:
+            agent = stack.enter_context(running(manifests, tmp_path, options=options))
+            if wait_ready:
+                agent.wait_ready()
+            return agent
+
+        yield start
+    wait_until(lambda: bpf.program_ids() <= before, deadline=_DETACH_DEADLINE, what="no BPF program is left behind")
+
+
+@pytest.fixture
+def web(pods: Pair) -> PodManifest:
+    """Pod A of the pair as the agent is told of it: default/web, labelled app=web."""
+    return PodManifest("web", pods.a.netns.path, labels={"app": "web"})

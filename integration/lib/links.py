@@ -1,0 +1,81 @@
+"""What a path does to packets: segmentation offload, delay and loss."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from integration.lib.topology import Pod
+
+# What ethtool takes, and how it lists them.
+_FEATURES = {
+    "tso": "tcp-segmentation-offload",
+    "gso": "generic-segmentation-offload",
+    "gro": "generic-receive-offload",
+}
+_MILLISECOND = 1000  # netem's unit here is the microsecond
+
+
+@contextmanager
+def offloads(*pods: Pod, tso: bool, gso: bool, gro: bool) -> Iterator[None]:
+    """Switch the devices' segmentation (sending) and merging (receiving), for the length of a block."""
+    wanted = {"tso": tso, "gso": gso, "gro": gro}
+    before = [_offloads(pod) for pod in pods]
+    for pod in pods:
+        _set_offloads(pod, wanted)
+    try:
+        yield
+    finally:
+        for pod, states in zip(pods, before, strict=True):
+            _set_offloads(pod, states)
+
+
+def _offloads(pod: Pod) -> dict[str, bool]:
+    printed = pod.netns.run(["ethtool", "-k", pod.device])
+    states = dict(line.strip().split(": ", 1) for line in printed.splitlines() if ": " in line)
+    return {switch: states[feature].startswith("on") for switch, feature in _FEATURES.items()}
+
+
+def _set_offloads(pod: Pod, states: Mapping[str, bool]) -> None:
+    words = [word for switch, on in states.items() for word in (switch, "on" if on else "off")]
+    pod.netns.run(["ethtool", "-K", pod.device, *words])
+
+
+@contextmanager
+def unmerged(*pods: Pod) -> Iterator[None]:
+    """Have every TCP segment sent as a packet of its own, for the length of a block.
+
+    With offloads off TCP still builds merged packets, which the kernel counts once and segments on their way to
+    the device; with this it does not. UDP segmentation offload ignores it.
+    """
+    before = [_set_segments(pod, 1) for pod in pods]
+    try:
+        yield
+    finally:
+        for pod, most in zip(pods, before, strict=True):
+            _set_segments(pod, most)
+
+
+def _set_segments(pod: Pod, most: int) -> int:
+    """Limit the segments that one packet stands for and return the limit before."""
+    with pod.netns.routes() as routes:
+        (index,) = routes.link_lookup(ifname=pod.device)
+        (link,) = routes.get_links(index)
+        routes.link("set", index=index, gso_max_segs=most)
+        return int(link.get_attr("IFLA_GSO_MAX_SEGS"))
+
+
+@contextmanager
+def netem(pod: Pod, *, delay: float = 0, loss: float = 0) -> Iterator[None]:
+    """Delay (in ms) and lose (in per cent, at random) what a pod sends, for the length of a block."""
+    with pod.netns.routes() as routes:
+        (index,) = routes.link_lookup(ifname=pod.device)
+        routes.tc("add", "netem", index=index, handle="1:", delay=round(delay * _MILLISECOND), loss=loss)
+    try:
+        yield
+    finally:
+        with pod.netns.routes() as routes:
+            routes.tc("del", "netem", index=index, handle="1:")

@@ -1,0 +1,149 @@
+"""Traffic between two pods, bounded in count and time.
+
+Everything here returns when its last packet has been handed to the kernel; what still travels then (a FIN, an
+acknowledgement) is over within the path's delay, so compare counters once they rest (`agent.settled`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from integration.lib.wait import wait_until
+
+if TYPE_CHECKING:
+    from integration.lib.counters import Family
+    from integration.lib.netns import Netns
+    from integration.lib.topology import Pod
+
+_TIMEOUT = 60
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+_FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+
+
+def iperf3(client: Pod, server: Pod, family: Family, *options: str, size: int, port: int = 5201) -> dict[str, Any]:
+    """Move `size` bytes from client to server with iperf3 and return the client's report.
+
+    The client ends once it has handed that much to the kernel, so a part may never leave the sender's buffer.
+    Options are iperf3's, such as `--reverse`, `--parallel 4`, `--udp --bitrate 20M --length 4000`.
+    """
+    with server.netns.popen(["iperf3", "--server", "--one-off", "--port", str(port)]) as process:
+        wait_until(
+            lambda: process.poll() is not None or _listens(server.netns, port),
+            deadline=_TIMEOUT,
+            what="the iperf3 server listens",
+        )
+        command = ["iperf3", "--client", server.address(family), "--port", str(port), "--json"]
+        text = client.netns.run([*command, "--bytes", str(size), *options], timeout=_TIMEOUT)
+        process.wait(_TIMEOUT)
+    report: dict[str, Any] = json.loads(text)
+    return report
+
+
+def _listens(netns: Netns, port: int) -> bool:
+    with netns.entered():
+        tables = [Path("/proc/thread-self/net") / name for name in ("tcp", "tcp6")]
+        lines = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    return any(fields[1].endswith(f":{port:04X}") and fields[3] == _LISTEN for fields in lines)
+
+
+def connections(client: Pod, server: Pod, family: Family, *, count: int, size: int = 100, port: int = 8080) -> None:
+    """Open `count` TCP connections one after another; on each, `size` bytes go there and come back.
+
+    The client closes first. Raises OSError where one fails.
+    """
+    with _listener(server, family, port) as listening:
+        thread = threading.Thread(target=_echo, args=(listening, count, size))
+        thread.start()
+        try:
+            for _ in range(count):
+                with _socket(client, family, socket.SOCK_STREAM) as connection:
+                    connection.connect((server.address(family), port))
+                    connection.sendall(bytes(size))
+                    _receive_all(connection, size)
+                    connection.shutdown(socket.SHUT_WR)
+                    # The server's FIN: the connection is over at both ends.
+                    connection.recv(1)
+        finally:
+            thread.join(_TIMEOUT)
+
+
+def _echo(listening: socket.socket, count: int, size: int) -> None:
+    for _ in range(count):
+        connection, _ = listening.accept()
+        with connection:
+            connection.settimeout(_TIMEOUT)
+            connection.sendall(_receive_all(connection, size))
+            connection.recv(1)
+
+
+def _receive_all(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        piece = connection.recv(size - len(received))
+        if not piece:
+            raise ConnectionError(f"closed after {len(received)} of {size} bytes")
+        received += piece
+    return received
+
+
+def refused(client: Pod, server: Pod, family: Family, *, count: int, port: int = 9) -> int:
+    """Try to connect to a port where nobody listens and return how many attempts were refused."""
+    refusals = 0
+    for _ in range(count):
+        with _socket(client, family, socket.SOCK_STREAM) as connection:
+            try:
+                connection.connect((server.address(family), port))
+            except ConnectionRefusedError:
+                refusals += 1
+    return refusals
+
+
+def datagrams(client: Pod, server: Pod, family: Family, *, count: int, size: int, port: int = 7000) -> int:
+    """Send UDP datagrams of `size` bytes, fragmented where that is over the MTU; returns how many arrived."""
+    with (
+        _socket(server, family, socket.SOCK_DGRAM) as receiver,
+        _socket(client, family, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind((server.address(family), port))
+        received = 0
+        # One at a time, so that no receive buffer overflows; a lost one costs its timeout.
+        receiver.settimeout(1)
+        for _ in range(count):
+            sender.sendto(bytes(size), (server.address(family), port))
+            try:
+                received += len(receiver.recv(size)) == size
+            except TimeoutError:
+                continue
+        return received
+
+
+def ping(client: Pod, server: Pod, family: Family, *, count: int, size: int = 56) -> int:
+    """Send echo requests with `size` bytes of payload, fragmented over the MTU; returns how many were answered."""
+    options = ["-n", "-q", "-c", str(count), "-i", "0.01", "-s", str(size), "-W", "1"]
+    # Status 1 means that answers are missing, which is for the caller to judge.
+    printed = client.netns.run(["ping", *options, server.address(family)], timeout=_TIMEOUT, check=False)
+    answered = re.search(r"(\d+) received", printed)
+    if answered is None:
+        raise AssertionError(f"ping failed: {printed}")
+    return int(answered[1])
+
+
+def _socket(pod: Pod, family: Family, kind: socket.SocketKind) -> socket.socket:
+    """Make a socket in a pod; it stays there whichever thread uses it."""
+    with pod.netns.entered():
+        made = socket.socket(_FAMILIES[family], kind)
+    made.settimeout(_TIMEOUT)
+    return made
+
+
+def _listener(pod: Pod, family: Family, port: int) -> socket.socket:
+    listening = _socket(pod, family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((pod.address(family), port))
+    listening.listen()
+    return listening

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from dolphin_agent.probes.items import ITEMS
 from integration.lib import bpf
 from integration.lib.agent import Agent, running
+from integration.lib.counters import FAMILIES
 from integration.lib.manifests import Manifests, PodManifest
 from integration.lib.topology import Pair, joined_pair, routed_pair
 from integration.lib.wait import wait_until
+from integration.scenarios import MODES, Bench
 from integration.vm.boot import OUT_VARIABLE
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
 _DETACH_DEADLINE = 10
 """Seconds until the kernel has freed the programs of a process that ended: it waits for grace periods."""
+
+
+BENCH_PORT = 10002
+"""Beside the port of `start_agent`'s."""
 
 
 class StartAgent(Protocol):
@@ -73,6 +80,29 @@ def start_agent(guest: None, manifests: Manifests, tmp_path: Path) -> Iterator[S
 
         yield start
     wait_until(lambda: bpf.program_ids() <= before, deadline=_DETACH_DEADLINE, what="no BPF program is left behind")
+
+
+@pytest.fixture(scope="session")
+def bench(guest: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:  # noqa: ARG001
+    """Two pods, and an agent that counts every item of both."""
+    root = tmp_path_factory.mktemp("bench")
+    manifests = Manifests(root)
+    manifests.write_policy("all", [item.name for item in ITEMS])
+    with joined_pair("bench") as pair, running(manifests, root, port=BENCH_PORT) as agent:
+        manifests.write_pods(PodManifest("a", pair.a.netns.path), PodManifest("b", pair.b.netns.path))
+        agent.wait_ready()
+        wait_until(
+            lambda: len(agent.metrics().series("dolphin_ip_send_packets_total")) == len(FAMILIES) * 2,
+            deadline=_DETACH_DEADLINE,
+            what="both pods have series",
+        )
+        yield Bench(pair, agent)
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Merged packets, and none."""
+    return str(request.param)
 
 
 @pytest.fixture

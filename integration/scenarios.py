@@ -1,0 +1,146 @@
+"""The traffic that every item is judged by, with packets merged on their way (GSO, GRO) and not."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from integration.lib import links, traffic
+from integration.lib.counters import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from integration.lib.agent import Agent, Samples
+    from integration.lib.counters import Counters, Family
+    from integration.lib.topology import Pair
+
+PRIME = 23
+BULK = 3_000_000
+LOSS = 2.0
+"""Per cent."""
+
+
+def bulk_ipv4(pair: Pair) -> None:
+    """TCP both ways, IPv4."""
+    traffic.iperf3(pair.a, pair.b, "ipv4", size=BULK)
+    traffic.iperf3(pair.a, pair.b, "ipv4", "--reverse", size=BULK)
+
+
+def bulk_ipv6(pair: Pair) -> None:
+    """TCP both ways, IPv6."""
+    traffic.iperf3(pair.a, pair.b, "ipv6", size=BULK)
+    traffic.iperf3(pair.a, pair.b, "ipv6", "--reverse", size=BULK)
+
+
+def short_connections(pair: Pair) -> None:
+    """Many short connections, and some refused."""
+    for family in FAMILIES:
+        traffic.connections(pair.a, pair.b, family, count=PRIME)
+        assert traffic.refused(pair.a, pair.b, family, count=7) == 7
+
+
+def udp_fragments(pair: Pair) -> None:
+    """UDP datagrams that fit a packet, and some that take three."""
+    for family in FAMILIES:
+        traffic.datagrams(pair.a, pair.b, family, count=PRIME, size=300)
+        traffic.datagrams(pair.a, pair.b, family, count=PRIME, size=4000)
+
+
+def pings(pair: Pair) -> None:
+    """Echo requests and answers, some of them fragmented."""
+    for family in FAMILIES:
+        assert traffic.ping(pair.a, pair.b, family, count=PRIME) == PRIME
+        assert traffic.ping(pair.a, pair.b, family, count=PRIME, size=4000) == PRIME
+
+
+def lossy(pair: Pair) -> None:
+    """TCP over a path that loses packets, so that segments and SYNs are sent again."""
+    with links.netem(pair.a, loss=LOSS), links.netem(pair.b, loss=LOSS):
+        for family in FAMILIES:
+            traffic.iperf3(pair.a, pair.b, family, size=BULK)
+            traffic.connections(pair.a, pair.b, family, count=PRIME)
+
+
+SCENARIOS: Mapping[str, Callable[[Pair], None]] = {
+    made.__name__: made for made in (bulk_ipv4, bulk_ipv6, short_connections, udp_fragments, pings, lossy)
+}
+LOSS_FREE = [name for name in SCENARIOS if name != lossy.__name__]
+MODES = ("merged", "unmerged")
+
+
+@contextmanager
+def mode(name: str, pair: Pair) -> Iterator[None]:
+    """Merge packets wherever the kernel can, or nowhere."""
+    merges = name == "merged"
+    with ExitStack() as stack:
+        stack.enter_context(links.offloads(pair.a, pair.b, tso=merges, gso=merges, gro=merges))
+        if not merges:
+            stack.enter_context(links.unmerged(pair.a, pair.b))
+        yield
+
+
+@dataclass(frozen=True)
+class PodResult:
+    """What one pod did during a scenario, by the kernel and by the agent."""
+
+    pod: str
+    """The label `pod`."""
+    kernel: Counters
+    before: Samples
+    after: Samples
+
+    def agent(self, metric: str, **labels: str) -> int:
+        """The increase of the agent's number."""
+        labels["pod"] = self.pod
+        return int(self.after.value(metric, **labels) - self.before.value(metric, **labels))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scenario in one mode."""
+
+    scenario: str
+    mode: str
+    a: PodResult
+    b: PodResult
+
+    @property
+    def ends(self) -> tuple[PodResult, PodResult]:
+        """Both pods."""
+        return self.a, self.b
+
+    def received_at(self, sender: PodResult, family: Family) -> int:
+        """Packets that arrived at the other end, by the kernel there."""
+        return (self.b if sender is self.a else self.a).kernel.ip_receive_packets(family)
+
+
+class Bench:
+    """Two pods and an agent that counts everything; each scenario runs once and is judged by many tests."""
+
+    def __init__(self, pair: Pair, agent: Agent) -> None:
+        self.pair = pair
+        self.agent = agent
+        self._results: dict[tuple[str, str], Result] = {}
+
+    def result(self, scenario: str, mode_name: str) -> Result:
+        """Run the scenario, or return what it gave before."""
+        key = (scenario, mode_name)
+        if key not in self._results:
+            self._results[key] = self._run(*key)
+        return self._results[key]
+
+    def _run(self, scenario: str, mode_name: str) -> Result:
+        with mode(mode_name, self.pair):
+            before, kernel_before = self.agent.settled(self._judge)
+            SCENARIOS[scenario](self.pair)
+            after, kernel_after = self.agent.settled(self._judge, deadline=60)
+        a, b = (
+            PodResult(f"default/{name}", now - then, before, after)
+            for name, now, then in zip(("a", "b"), kernel_after, kernel_before, strict=True)
+        )
+        return Result(scenario, mode_name, a, b)
+
+    def _judge(self) -> tuple[Counters, Counters]:
+        return self.pair.a.counters(), self.pair.b.counters()

@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.lib import bpf, traffic
-from integration.lib.agent import COMMAND
+from integration.lib.agent import COMMAND, running
 from integration.lib.manifests import PodManifest
 from integration.lib.wait import wait_until
 
@@ -55,7 +56,11 @@ def test_taken_port_is_named(manifests: Manifests) -> None:
 @pytest.mark.usefixtures("guest")
 @pytest.mark.parametrize(
     ("dropped", "missing"),
-    [("-all", "missing CAP_BPF and CAP_PERFMON"), ("-bpf,-sys_admin", "missing CAP_BPF:"), ("-perfmon,-sys_admin", "missing CAP_PERFMON")],
+    [
+        ("-all", "missing CAP_BPF and CAP_PERFMON"),
+        ("-bpf,-sys_admin", "missing CAP_BPF:"),
+        ("-perfmon,-sys_admin", "missing CAP_PERFMON"),
+    ],
 )
 def test_missing_capability_is_named(manifests: Manifests, dropped: str, missing: str) -> None:
     """Without root's capabilities the agent says which it needs, and where to add them."""
@@ -161,25 +166,42 @@ def test_check_says_how_each_item_is_measured() -> None:
     assert all("not exact" not in row for row in rows), text
 
 
-def test_one_refused_hook_leaves_the_others(
-    manifests: Manifests, web: PodManifest, start_agent: StartAgent, pods: Pair
-) -> None:
-    """A lower rung carries ipReceive where the kernel's fentry is blocked, and the status says which and why."""
-    # The function is listed as untraceable to BPF by an error from its trampoline: the limit on its programs is reached.
+REFUSING = """
+import sys
+from dolphin_agent import cli, errors
+from dolphin_agent.probes import ladder
+
+attach = ladder.attach
+
+def refuse(probe, *rest):
+    if "tcp_sk_exit" not in probe.hooks and probe.hooks.startswith(("fentry", "fexit")):
+        raise errors.BpfError("load: Operation not permitted", errno=1)
+    return attach(probe, *rest)
+
+ladder.attach = refuse
+sys.exit(cli.main())
+"""
+"""The agent on a kernel that lets no item use fentry and fexit; all else is really attached and counted."""
+
+
+def test_refused_hooks_leave_the_next_rungs(manifests: Manifests, web: PodManifest, pods: Pair, tmp_path: Path) -> None:
+    """Lower rungs carry the items, agree with the kernel here, and the status says which, why, what they miss."""
     manifests.write_pods(web)
     manifests.write_policy("all", ALL)
-    agent = start_agent("--refuse-hooks", "fentry/ip_rcv_core,fexit/tcp_create_openreq_child")
-    items = {item["item"]: item for item in json.loads(agent.get("/readyz")[1])["items"]}
-    assert items["ipReceive"]["hooks"] == "tp_btf/netif_receive_skb"
-    assert "devices stacked" in items["ipReceive"]["inexact"]
-    assert items["ipSend"]["hooks"] == "tp_btf/net_dev_queue"
-    before, kernel = agent.settled(pods.a.counters)
-    traffic.connections(pods.b, pods.a, "ipv4", count=23)
-    after, kernel_after = agent.settled(pods.a.counters)
+    with running(manifests, tmp_path, program=(sys.executable, "-c", REFUSING)) as agent:
+        agent.wait_ready()
+        items = {item["item"]: item for item in json.loads(agent.get("/readyz")[1])["items"]}
+        assert items["ipReceive"]["hooks"] == "tp_btf/netif_receive_skb"
+        assert "devices stacked" in items["ipReceive"]["inexact"]
+        assert items["ipReceive"]["refused"] == [
+            "fentry/ip_rcv_core, fentry/ip6_rcv_core: load: Operation not permitted"
+        ]
+        assert items["ipSend"]["hooks"] == "tp_btf/net_dev_queue"
+        before, kernel = agent.settled(pods.a.counters)
+        traffic.connections(pods.b, pods.a, "ipv4", count=23)
+        after, kernel_after = agent.settled(pods.a.counters)
     moved = kernel_after - kernel
     received = "dolphin_ip_receive_packets_total"
     opens = "dolphin_tcp_new_connections_total"
-    assert after.value(received) - before.value(received) == sum(
-        moved.ip_receive_packets(family) for family in ("ipv4", "ipv6")
-    )
+    assert after.value(received) - before.value(received) == moved.ip_receive_packets("ipv4")
     assert after.value(opens, direction="inbound") - before.value(opens, direction="inbound") == moved.passive_opens

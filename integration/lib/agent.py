@@ -161,6 +161,7 @@ def running(
     port: int = 10001,
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    program: Sequence[str] = (str(COMMAND),),
 ) -> Iterator[Agent]:
     """Run an agent on `manifests` for the length of a block, then kill it where it still runs.
 
@@ -169,7 +170,7 @@ def running(
     log = work / f"agent-{port}.log"
     inputs = ["--policies", str(manifests.policies), "--pods", str(manifests.pods)]
     listen = ["--listen", f"127.0.0.1:{port}", "--log-format", "json"]
-    command = [str(COMMAND), "run", "--standalone", *inputs, *listen, *options]
+    command = [*program, "run", "--standalone", *inputs, *listen, *options]
     with (
         log.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | (env or {})) as process,

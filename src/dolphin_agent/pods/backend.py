@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dolphin_agent.errors import PodError
@@ -48,13 +48,16 @@ class Resolver:
         for pod in pods:
             try:
                 backend = self._backend(pod)
-                if backend and (other := backends.get(backend.netns)):
-                    raise PodError(f"is in the same network namespace as {other.pod.full_name}; not counted twice")
             except PodError as fault:
                 problems.append(f"pod {pod.full_name}: {fault}")
                 continue
-            if backend:
-                backends[backend.netns] = backend
+            if backend is None:
+                continue
+            first = backends.setdefault(backend.netns, backend)
+            if first is not backend:
+                problems.append(
+                    f"pod {pod.full_name}: is in the network namespace of {first.pod.full_name}; not counted twice"
+                )
         return tuple(backends.values()), tuple(problems)
 
     def _backend(self, pod: Pod) -> Backend | None:
@@ -65,7 +68,7 @@ class Resolver:
         if pod.netns_path is None:
             raise PodError("has no dolphin.io/netns annotation")
         try:
-            found = os.stat(pod.netns_path)
+            found = Path(pod.netns_path).stat()
         except OSError:
             self._checked.pop(pod.netns_path, None)
             found = None

@@ -7,7 +7,7 @@ import pytest
 from dolphin_agent.frozen import FrozenMap
 from dolphin_agent.pods.backend import Resolver
 from dolphin_agent.pods.model import Pod
-from dolphin_agent.pods.netns import NetnsId
+from dolphin_agent.pods.netns import NetnsId, resolve
 
 OWN = Path("/proc/self/ns/net")
 
@@ -49,12 +49,12 @@ def test_host_network_pod_is_named(resolver):
     assert problem.startswith("pod default/web: uses hostNetwork")
 
 
-def test_nodes_own_namespace_is_refused():
+def test_nodes_own_namespace_is_refused(resolver, monkeypatch):
     """Even when a manifest names it by path."""
-    own = Path("/proc/1/ns/net")
-    path = own if own.exists() else OWN
-    _, (problem,) = Resolver().resolve([pod(path=str(path))])
-    assert "own network namespace" in problem or "permission denied" in problem
+    monkeypatch.setattr(resolver, "_own", resolve(str(OWN)))
+    backends, (problem,) = resolver.resolve([pod()])
+    assert backends == ()
+    assert problem == f"pod default/web: {OWN} is the node's own network namespace; not monitored"
 
 
 def test_namespace_that_goes_is_noticed(resolver, tmp_path):

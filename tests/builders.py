@@ -1,9 +1,8 @@
 """Short ways to build the immutable values that tests are about."""
 
-from dolphin_agent.pods.model import Pod
-
 from dolphin_agent.frozen import FrozenMap
 from dolphin_agent.pods.backend import Backend
+from dolphin_agent.pods.model import Pod
 from dolphin_agent.policy.model import LabelSelector, MonitorPolicy, PodLabel, Requirement
 from dolphin_agent.policy.vocabulary import Granularity, Operator
 

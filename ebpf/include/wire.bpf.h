@@ -16,32 +16,21 @@
 #define IPV6_NEXT_HOP_BY_HOP 0
 #define IPV6_JUMBO_HEADER    8
 
-/* Set by the agent before load; the verifier then removes the branches not taken. */
-const volatile struct load_config {
-	bool rdonly_cast; /* this kernel has bpf_rdonly_cast (6.2): fields are loaded without a helper call */
-} load_config;
-
-extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
-
 struct gso {
 	u16 size; /* payload bytes per packet; 0: not merged */
 	u16 segs; /* packets; 0: not said */
 };
 
-/* Reads gso_size and gso_segs at once; they are neighbours in struct skb_shared_info on every kernel. */
+/* Reads gso_size and gso_segs at once; they are neighbours in struct skb_shared_info on every kernel.
+ *
+ * bpf_rdonly_cast (6.2) would spare the helper call, but libbpf 1.1 refuses an object that names it where the kernel
+ * lacks it and the agent lacks CAP_SYS_ADMIN, weak or not. */
 static __always_inline struct gso gso_of(struct sk_buff *skb)
 {
 	struct skb_shared_info *info = (void *)(skb->head + skb->end);
 	struct gso gso = {};
 
-	if (load_config.rdonly_cast) {
-		info = bpf_rdonly_cast(info, bpf_core_type_id_kernel(struct skb_shared_info));
-		gso.size = info->gso_size;
-		if (gso.size)
-			gso.segs = info->gso_segs;
-	} else {
-		bpf_probe_read_kernel(&gso, sizeof(gso), &info->gso_size);
-	}
+	bpf_probe_read_kernel(&gso, sizeof(gso), &info->gso_size);
 	return gso;
 }
 

@@ -70,11 +70,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def _try_all(tables: Tables) -> Iterator[tuple[Probe, str]]:
     """Attaches each probe alone and detaches it again; the kernel's reason where it refuses, else empty."""
-    config = kernel.load_config()
     probes = dict.fromkeys(probe for item in ITEMS for probe in item.probes)
     for probe in (*probes, NETNS_EXIT):
         try:
-            ladder.attach(probe, objects_directory(), tables.fds, config).detach()
+            ladder.attach(probe, objects_directory(), tables.fds).detach()
         except BpfError as fault:
             yield probe, str(fault)
         else:

@@ -14,7 +14,6 @@ MIRRORS = {
     "agent_state": layouts.AgentState,
     "counter": layouts.Counter,
     "partition": layouts.Partition,
-    "load_config": layouts.LoadConfig,
 }
 
 

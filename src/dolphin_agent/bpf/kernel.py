@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 
 from dolphin_agent.bpf import libbpf
-from dolphin_agent.bpf.layouts import LoadConfig
-from dolphin_agent.errors import BpfError, UnavailableError
+from dolphin_agent.errors import UnavailableError
 
-BTF_KIND_FUNC = 12
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 STATUS = Path("/proc/self/status")
 
@@ -44,16 +42,3 @@ def require_btf() -> None:
             f"{VMLINUX_BTF} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted; "
             "use a distribution kernel 5.10 or newer, or mount sysfs"
         )
-
-
-def load_config() -> LoadConfig:
-    """Constants for the programs, from the kernel's BTF; the most careful ones where there is none."""
-    lib = libbpf.load()
-    try:
-        btf = lib.btf_load_vmlinux()
-    except BpfError:
-        return LoadConfig(rdonly_cast=False)
-    try:
-        return LoadConfig(rdonly_cast=lib.btf_find(btf, b"bpf_rdonly_cast", BTF_KIND_FUNC) > 0)
-    finally:
-        lib.btf_free(btf)

@@ -52,9 +52,3 @@ class Partition(ctypes.Structure):
     """struct partition: pod[SLOTS][KINDS][FAMILIES]."""
 
     _fields_ = (("pod", ((Counter * len(Family)) * KINDS) * SLOTS),)
-
-
-class LoadConfig(ctypes.Structure):
-    """struct load_config: the whole of .rodata, set before load."""
-
-    _fields_ = (("rdonly_cast", ctypes.c_bool),)

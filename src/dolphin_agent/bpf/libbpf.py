@@ -41,10 +41,6 @@ class BpfLink(ctypes.Structure):
     """struct bpf_link, opaque."""
 
 
-class Btf(ctypes.Structure):
-    """struct btf, opaque."""
-
-
 class Opts(ctypes.Structure):
     """Base of the `*_opts` structs: libbpf learns from `sz` which fields the caller knows; the rest counts as zero."""
 
@@ -163,7 +159,7 @@ class Libbpf:
                 function.errcheck = check
             return function
 
-        obj, prog, mp, link, btf = (POINTER(t) for t in (BpfObject, BpfProgram, BpfMap, BpfLink, Btf))
+        obj, prog, mp, link = (POINTER(t) for t in (BpfObject, BpfProgram, BpfMap, BpfLink))
         self.version = c("libbpf_version_string", c_char_p, [])
         self.set_print = c("libbpf_set_print", c_void_p, [log.PRINT_FN])
         self.num_possible_cpus = c("libbpf_num_possible_cpus", c_int, [], negative_errno)
@@ -185,7 +181,6 @@ class Libbpf:
         self.map_value_size = c("bpf_map__value_size", c_uint32, [mp])
         self.map_max_entries = c("bpf_map__max_entries", c_uint32, [mp])
         self.map_set_max_entries = c("bpf_map__set_max_entries", c_int, [mp, c_uint32], negative_errno)
-        self.map_initial_value = c("bpf_map__initial_value", c_void_p, [mp, POINTER(c_size_t)], null_errno)
         self.map_reuse_fd = c("bpf_map__reuse_fd", c_int, [mp, c_int], negative_errno)
 
         create_args = [c_uint, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]
@@ -195,10 +190,6 @@ class Libbpf:
         self.map_delete = c("bpf_map_delete_elem", c_int, [c_int, c_void_p], negative_errno)
         info_args = [c_int, c_void_p, POINTER(c_uint32)]
         self.obj_get_info = c("bpf_obj_get_info_by_fd", c_int, info_args, negative_errno)
-
-        self.btf_load_vmlinux = c("btf__load_vmlinux_btf", btf, [], null_errno)
-        self.btf_find = c("btf__find_by_name_kind", c_int, [btf, c_char_p, c_uint32])
-        self.btf_free = c("btf__free", None, [btf])
 
 
 @cache

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from dolphin_agent.bpf.layouts import LoadConfig
 
 LOG_TAIL = 12
 """Lines of libbpf's and the verifier's log kept in an error: the refused instruction and its reason are last."""
@@ -52,14 +51,6 @@ class Object:
         for bpf_map in self.maps():
             if (fd := shared.get(bpf_map.role)) is not None:
                 self._lib.map_reuse_fd(bpf_map.handle, fd)
-
-    def configure(self, config: LoadConfig) -> None:
-        """Sets the constants that the verifier sees. Before load; objects without constants are left alone."""
-        for bpf_map in self.maps():
-            if bpf_map.role == ".rodata":
-                size = ctypes.c_size_t()
-                address = self._lib.map_initial_value(bpf_map.handle, ctypes.byref(size))
-                ctypes.memmove(address, ctypes.byref(config), min(size.value, ctypes.sizeof(config)))
 
     def load(self, programs: Iterable[str]) -> None:
         """Creates the maps and has the kernel verify just these programs."""

@@ -54,7 +54,6 @@ class Engine:
 
     def __init__(self, objects: Path | None = None) -> None:
         self._objects = objects or objects_directory()
-        self._config = kernel.load_config()
         self._tables: Tables | None = None
         self._climber = ladder.Climber(self._attach)
         self._slots: dict[BackendKey, int] = {}
@@ -142,7 +141,7 @@ class Engine:
         self._slots, self._retired, self._wants = {}, [], {}
 
     def _attach(self, probe: Probe) -> Attached:
-        return ladder.attach(probe, self._objects, self._open().fds, self._config)
+        return ladder.attach(probe, self._objects, self._open().fds)
 
     def _watch(self, tables: Tables, plan: Plan) -> list[BackendKey]:
         """Makes the filter and the wants what the plan says. Returns the backends for which there is no slot."""

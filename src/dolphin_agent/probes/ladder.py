@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from dolphin_agent.bpf.layouts import LoadConfig
     from dolphin_agent.bpf.object import Program
     from dolphin_agent.probes.items import Ladder, Probe, Rung
 
@@ -67,12 +66,11 @@ class Attached:
         self._object.close()
 
 
-def attach(probe: Probe, objects: Path, shared: Mapping[str, int], config: LoadConfig) -> Attached:
+def attach(probe: Probe, objects: Path, shared: Mapping[str, int]) -> Attached:
     """Loads and attaches all programs of a probe, or none. Raises BpfError with the kernel's reason."""
     bpf_object = Object(objects / f"{probe.source}.bpf.o")
     try:
         bpf_object.reuse(shared)
-        bpf_object.configure(config)
         names = [program.name for program in probe.programs]
         bpf_object.load(names)
         return Attached(bpf_object, [bpf_object.attach(name) for name in names])

@@ -15,17 +15,21 @@ BIN := .venv/bin
 
 BUILD_PACKAGES := clang llvm libbpf-dev libbpf1 python3-venv
 LINT_PACKAGES  := bpftool
-VM_PACKAGES    := busybox-static cpio iproute2 qemu-system-x86 kmod xz-utils zstd
-NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping procps
+VM_PACKAGES    := busybox-static debian-archive-keyring kmod qemu-system-x86 xz-utils zstd
+NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping util-linux
 PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES)
 
-test: lint unit vm
+test: lint unit harness vm
 
 demo: .venv/installed
 	$(if $(KERNEL),$(BIN)/python -m integration.vm run --kernel $(KERNEL) --) $(BIN)/python -m integration.demo
 
 unit: .venv/installed
 	$(BIN)/python -m pytest
+
+# The VM harness itself: what a guest that crashes, hangs or is missing turns into. Runs on this machine.
+harness: .venv/installed
+	$(BIN)/python -m pytest integration/vm
 
 vm: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)"
@@ -66,4 +70,4 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test demo unit vm lint format objects build packages clean
+.PHONY: test demo unit harness vm lint format objects build packages clean

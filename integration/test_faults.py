@@ -98,7 +98,7 @@ def test_kernel_without_btf(manifests: Manifests, web: PodManifest, start_agent:
     try:
         agent = start_agent()
         wait_until(lambda: "CONFIG_DEBUG_INFO_BTF" in agent.get("/readyz")[1], deadline=10, what="the fault is named")
-        assert agent.metrics().monitored() == {} or set(agent.metrics().monitored().values()) == {0}
+        assert agent.metrics().monitored() == {}, "a zero would claim that nothing happened"
         assert agent.terminate()[0] == 0
     finally:
         subprocess.run(["umount", "/sys/kernel/btf"], check=True)

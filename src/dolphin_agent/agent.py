@@ -156,7 +156,9 @@ class Agent:
         self._plan = make_plan(desired.policies, backends)
         self._ledger.credit(self._engine.drain())
         self._engine.apply(self._plan)
-        self._ledger.follow(self._plan.series, time.time())
+        status = self._engine.status
+        counted = [series for series in self._plan.series if series.backend not in status.without_slot]
+        self._ledger.follow(counted, time.time(), status.kinds)
         self._applied = time.monotonic()
         self._log_changes(describe(desired, self._plan, self._engine.status))
         self._read()

@@ -112,3 +112,12 @@ def test_directions_carry_their_label(ledger):
         ("outbound", "ipv4"): 4,
         ("outbound", "ipv6"): 0,
     }
+
+
+def test_kind_that_is_not_counted_has_no_series(ledger):
+    """A zero would claim that nothing happened where the kernel refused every hook."""
+    ledger.follow(
+        make_plan([policy("c", items=("ipReceive", "tcpNewConnection"))], [WEB]).series, 2.0, [Kind.TCP_OPEN_INBOUND]
+    )
+    (family,) = ledger.snapshot(9.0).families
+    assert {dict(point.labels)["direction"] for point in family.points} == {"inbound"}

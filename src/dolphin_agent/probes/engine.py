@@ -17,6 +17,7 @@ from dolphin_agent.probes import ladder
 from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
 
 if TYPE_CHECKING:
+    from dolphin_agent.bpf.layouts import Kind
     from dolphin_agent.pods.backend import BackendKey
     from dolphin_agent.probes.items import Probe
     from dolphin_agent.probes.ladder import Attached, Choice, Refusal
@@ -45,6 +46,8 @@ class EngineStatus:
     without_slot: tuple[BackendKey, ...] = ()
     """Backends beyond the table: not counted."""
     backends: int = 0
+    kinds: frozenset[Kind] = frozenset()
+    """What is really counted."""
     fault: str = ""
     """Why nothing at all can be counted, such as a kernel without BTF."""
 
@@ -59,7 +62,6 @@ class Engine:
         self._slots: dict[BackendKey, int] = {}
         self._free: list[int] = []
         self._retired: list[tuple[BackendKey, int]] = []
-        self._wants: dict[BackendKey, int] = {}
         self._no_partition = 0  # of tables already closed
         self.status = EngineStatus()
 
@@ -85,6 +87,7 @@ class Engine:
             hooks=tuple(program.hook for probe in self._climber.probes for program in probe.programs),
             without_slot=tuple(without_slot),
             backends=len(self._slots),
+            kinds=frozenset(k for c in self._climber.choices.values() if c.rung for k in c.ladder.kinds),
         )
         if not plan.wants:
             self._close_tables()
@@ -138,7 +141,7 @@ class Engine:
             self._no_partition += self._tables.without_partition
             self._tables.close()
         self._tables = None
-        self._slots, self._retired, self._wants = {}, [], {}
+        self._slots, self._retired = {}, []
 
     def _attach(self, probe: Probe) -> Attached:
         return ladder.attach(probe, self._objects, self._open().fds)

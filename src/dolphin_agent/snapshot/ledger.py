@@ -11,6 +11,7 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf.layouts import Family as IpFamily
+from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
 from dolphin_agent.probes.items import BY_NAME, ITEMS
 from dolphin_agent.snapshot.model import Family, Point, Snapshot
@@ -38,6 +39,7 @@ class Ledger:
     def __init__(self) -> None:
         self._totals: dict[BackendKey, list[int]] = {}
         self._series: dict[Series, _Baseline] = {}
+        self._kinds: frozenset[Kind] = frozenset()
 
     def credit(self, drained: Mapping[BackendKey, Sequence[int]]) -> None:
         """Adds one drain. Counts of backends that no series needs any more are dropped."""
@@ -45,11 +47,13 @@ class Ledger:
             if (total := self._totals.get(key)) is not None:
                 self._totals[key] = list(map(add, total, counts))
 
-    def follow(self, series: Iterable[Series], now: float) -> None:
+    def follow(self, series: Iterable[Series], now: float, kinds: Iterable[Kind] = Kind) -> None:
         """Makes the series those of a new plan. Call after a drain was credited and before the next one.
 
-        A series that stays keeps its total and start; a new one begins at zero now.
+        A series that stays keeps its total and start; a new one begins at zero now. Kinds that the kernel lets
+        nobody count are left out: a zero would claim that nothing happened.
         """
+        self._kinds = frozenset(kinds)
         wanted = dict.fromkeys(series)
         backends = {one.backend for one in wanted}
         self._totals = {key: self._totals.get(key, [0] * WORDS_PER_SLOT) for key in backends}
@@ -68,9 +72,11 @@ class Ledger:
                 metrics[metric.name] = metric
                 found = points.setdefault(metric.name, [])
                 for kind, extra in metric.kinds:
+                    if kind not in self._kinds:
+                        continue
                     for family, label in FAMILY_LABEL.items():
                         index = word(kind, family) + metric.field
                         value = total[index] - baseline.counts[index]
                         found.append(Point((*common, ("ipfamily", label), *extra), value, baseline.start))
         declared = [m.name for item in ITEMS for counters in item.metrics.values() for m in counters]
-        return Snapshot(now, tuple(Family(metrics[n], tuple(points[n])) for n in declared if n in points))
+        return Snapshot(now, tuple(Family(metrics[n], tuple(points[n])) for n in declared if points.get(n)))

@@ -1,28 +1,59 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* IP packets that a pod receives, as the kernel's In{NoECT,ECT1,ECT0,CE}Pkts and InOctets count them. */
-#include "wire.bpf.h"
+/* Packets that a pod receives: IP as the kernel's In{NoECT,ECT1,ECT0,CE}Pkts and InOctets count them, TCP as InSegs.
+ *
+ * One program per packet answers both items. It runs where IP takes the packet in; TCP segments that the pod forwards
+ * are taken back where it does so. What is dropped in between was received all the same.
+ */
+#include "packet.bpf.h"
 
+#define PACKET_HOST      0
 #define PACKET_OTHERHOST 3
 
-static __always_inline int received(struct sk_buff *skb, struct net *net, u32 network, enum family family)
+#define IP_KINDS  (COUNTED(KIND_IP_RECEIVE) | PER_FLOW(KIND_IP_RECEIVE))
+#define TCP_KINDS (COUNTED(KIND_TCP_RECEIVE) | PER_FLOW(KIND_TCP_RECEIVE))
+
+static const struct kinds kinds = {KIND_IP_RECEIVE, KIND_TCP_RECEIVE, RECORD_RECEIVED};
+
+static __always_inline int received(struct sk_buff *skb, struct net *net, enum family family, bool queued)
 {
 	u32 slot = slot_of(net);
 
-	if (!slot || !wants(slot, KIND_IP_RECEIVE))
+	if (!slot)
 		return 0;
+
+	u32 want = wants_of(slot) & (IP_KINDS | TCP_KINDS);
+	if (!want)
+		return 0;
+
+	u32 type = BPF_CORE_READ_BITFIELD(skb, pkt_type);
 	/* Seen on a promiscuous device, meant for another host: the kernel counts it nowhere. */
-	if (BPF_CORE_READ_BITFIELD(skb, pkt_type) == PACKET_OTHERHOST)
+	if (type == PACKET_OTHERHOST)
 		return 0;
 
-	struct partition *partition = active_partition();
-	if (!partition)
+	u32 length = skb->len;
+	u32 merged = gso_size_of(skb);
+
+	if (!merged && want == COUNTED(KIND_IP_RECEIVE)) {
+		count(slot, KIND_IP_RECEIVE, family, 1, length);
 		return 0;
+	}
 
-	u32 bytes = skb->len;
-	struct gso gso = gso_of(skb);
-	u32 packets = gso.size ? unmerge(skb, gso, network, family, &bytes) : 1;
+	u32 network = queued ? (u64)skb->data - (u64)skb->head : skb->network_header;
+	struct wire wire = {1, length};
+	if (merged)
+		wire = unmerged(skb, network, length, family);
 
-	count(partition, slot, KIND_IP_RECEIVE, family, packets, bytes);
+	if (want == COUNTED(KIND_IP_RECEIVE)) {
+		count(slot, KIND_IP_RECEIVE, family, wire.packets, wire.bytes);
+		return 0;
+	}
+	if (type != PACKET_HOST)
+		want &= ~TCP_KINDS; /* TCP ignores multicast and broadcast */
+
+	struct packet packet;
+	read_packet(&packet, skb->head + network, length, length - skb->data_len, family, INCOMING);
+
+	account(slot, want, family, kinds, &packet, wire);
 	return 0;
 }
 
@@ -30,27 +61,64 @@ static __always_inline int received(struct sk_buff *skb, struct net *net, u32 ne
 SEC("fentry/ip_rcv_core")
 int BPF_PROG(ip_rcv_core, struct sk_buff *skb, struct net *net)
 {
-	return received(skb, net, skb->network_header, FAMILY_IPV4);
+	return received(skb, net, FAMILY_IPV4, false);
 }
 
 SEC("fentry/ip6_rcv_core")
 int BPF_PROG(ip6_rcv_core, struct sk_buff *skb, struct net_device *dev, struct net *net)
 {
-	return received(skb, net, skb->network_header, FAMILY_IPV6);
+	return received(skb, net, FAMILY_IPV6, false);
+}
+
+/* Takes back the TCP segments of a packet that `received` counted and the pod is about to forward. */
+static __always_inline int forwarded(struct sk_buff *skb, enum family family)
+{
+	u32 slot = slot_of(skb->dev->nd_net.net);
+
+	if (!slot)
+		return 0;
+
+	u32 want = wants_of(slot) & TCP_KINDS;
+	u32 length = skb->len;
+
+	if (!want || BPF_CORE_READ_BITFIELD(skb, pkt_type) != PACKET_HOST)
+		return 0;
+
+	struct packet packet;
+	u32 network = skb->network_header;
+	read_packet(&packet, skb->head + network, length, length - skb->data_len, family, INCOMING);
+	if (!packet.tcp)
+		return 0;
+
+	u64 segments = gso_size_of(skb) ? unmerged(skb, network, length, family).packets : 1;
+	struct traffic seen = {0, 0, packet.begins_segment ? -segments : 0, -(u64)packet.payload};
+
+	account_kinds(slot, want, family, kinds, packet.key, &seen, true);
+	return 0;
+}
+
+SEC("fentry/ip_forward")
+int BPF_PROG(ip_forward, struct sk_buff *skb)
+{
+	return forwarded(skb, FAMILY_IPV4);
+}
+
+SEC("fentry/ip6_forward")
+int BPF_PROG(ip6_forward, struct sk_buff *skb)
+{
+	return forwarded(skb, FAMILY_IPV6);
 }
 
 /* For kernels that refuse fentry. Fires once per device a packet passes, and before tc and netfilter ingress: stacked
- * devices in a pod count twice, packets dropped at ingress count although IP never saw them. skb->network_header is
- * not set yet; skb->data points at it. */
+ * devices in a pod count twice, packets dropped at ingress count although IP never saw them, TCP that is forwarded
+ * counts. skb->network_header is not set yet; skb->data points at it. */
 SEC("tp_btf/netif_receive_skb")
-int BPF_PROG(netif_receive_skb, struct sk_buff *skb)
+int BPF_PROG(netif_receive, struct sk_buff *skb)
 {
-	u32 network = (u64)skb->data - (u64)skb->head;
-
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return received(skb, skb->dev->nd_net.net, network, FAMILY_IPV4);
+		return received(skb, skb->dev->nd_net.net, FAMILY_IPV4, true);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return received(skb, skb->dev->nd_net.net, network, FAMILY_IPV6);
+		return received(skb, skb->dev->nd_net.net, FAMILY_IPV6, true);
 	return 0;
 }
 

@@ -2,20 +2,42 @@
 /* TCP retransmissions that transmit.bpf.c does not see, or cannot when its program does not load. */
 #include "tcp.bpf.h"
 
+/* Some of these run in process context, so a flow's are kept with the samples. */
+static __always_inline int retransmitted(struct sock_common *common, u32 slot, u32 ports, u64 *key, u64 segments)
+{
+	enum family family = family_of(common);
+	u32 want = wants_of(slot);
+
+	if (want & PER_FLOW(KIND_TCP_RETRANS)) {
+		u32 own = socket_key(common, family, slot, RECORD_RETRANSMITTED, key);
+
+		if (flow_config.fold_ports)
+			own = ports ? own & ports : fold_tcp(key, family, own);
+		key[0] |= (u64)own << 32;
+		/* A sample counts once; its sum says how many segments it stood for. */
+		if (add_sample(key, family, segments))
+			return 0;
+	}
+	count_atomic(slot, KIND_TCP_RETRANS, family, segments);
+	return 0;
+}
+
 /* SYN-ACKs belong to request sockets, which net_dev_queue cannot tell from first ones. */
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(tcp_retransmit_synack, struct sock *sk, struct request_sock *req)
 {
 	u32 slot = slot_of(sk->__sk_common.skc_net.net);
+	u64 key[IPV6_KEY];
 
-	if (slot && wants(slot, KIND_TCP_RETRANS))
-		count_atomic(slot, KIND_TCP_RETRANS, family_of(&req->__req_common), 1);
-	return 0;
+	if (!slot || !wants(slot, KIND_TCP_RETRANS))
+		return 0;
+	return retransmitted(&req->__req_common, slot, KEEP_LOCAL, key, 1);
 }
 
-static __always_inline int retransmitted(struct sock *sk, struct sk_buff *skb)
+static __always_inline int segments_retransmitted(struct sock *sk, struct sk_buff *skb)
 {
 	u32 slot = slot_of(sk->__sk_common.skc_net.net);
+	u64 key[IPV6_KEY];
 
 	if (!slot || !wants(slot, KIND_TCP_RETRANS))
 		return 0;
@@ -23,14 +45,13 @@ static __always_inline int retransmitted(struct sock *sk, struct sk_buff *skb)
 	struct tcp_skb_cb *cb = (void *)&skb->cb[0];
 	u16 segs = BPF_CORE_READ(cb, tcp_gso_segs);
 
-	count_atomic(slot, KIND_TCP_RETRANS, family_of(&sk->__sk_common), segs ?: 1);
-	return 0;
+	return retransmitted(&sk->__sk_common, slot, 0, key, segs ?: 1);
 }
 
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
 {
-	return retransmitted(sk, skb);
+	return segments_retransmitted(sk, skb);
 }
 
 /* From 6.15 the tracepoint also fires for retransmissions that failed and says so in a third argument. A program that
@@ -38,7 +59,7 @@ int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit_err, struct sock *sk, struct sk_buff *skb, int err)
 {
-	return err ? 0 : retransmitted(sk, skb);
+	return err ? 0 : segments_retransmitted(sk, skb);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

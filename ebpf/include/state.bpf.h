@@ -18,26 +18,39 @@
 #define SLOTS          512 /* pods at a time; slot 0 means "not a pod of ours". A power of two */
 #define NETNS_NUMBERS  65536
 #define NETNS_FIRST    0xF0000000u /* the kernel's PROC_DYNAMIC_FIRST: namespace numbers count up from here */
+#define PORT_WORDS     1024        /* 65536 ports, one bit each */
 #define CPU_PARTITIONS 2           /* one is written, the other one drained */
 #define FAMILIES       2
 #define KINDS          8
 
 enum family { FAMILY_IPV4, FAMILY_IPV6 };
 
-/* What is counted. A pod wants a kind when bit (1 << kind) is set in its word. */
+/* What is counted. */
 enum kind {
 	KIND_IP_RECEIVE,
 	KIND_IP_SEND,
+	KIND_TCP_RECEIVE,
+	KIND_TCP_SEND,
 	KIND_TCP_RETRANS,
 	KIND_TCP_OPEN_INBOUND,
 	KIND_TCP_OPEN_OUTBOUND,
+	KIND_TCP_RTT,
 };
 
+/* What a pod wants: the lower half of its word has a bit for each kind counted, the upper half one for each kind that
+ * is counted per flow. A kind in the upper half is in the lower one too. */
+#define COUNTED(kind)  (1u << (kind))
+#define PER_FLOW(kind) (1u << (16 + (kind)))
+#define ANY_PER_FLOW   (~0u << 16)
+
 struct agent_state {
-	u16 slot[NETNS_NUMBERS]; /* namespace number - NETNS_FIRST -> slot */
-	u32 wants[SLOTS];        /* slot -> bits of the kinds wanted */
-	u32 active;              /* which partition of a CPU is written; stored by user space only */
-	u64 no_partition;        /* events on a CPU without a partition: lost, and reported as such */
+	u16 slot[NETNS_NUMBERS];  /* namespace number - NETNS_FIRST -> slot */
+	u32 wants[SLOTS];         /* slot -> COUNTED and PER_FLOW bits */
+	u64 services[PORT_WORDS]; /* ports that some service listens on; `services` has the addresses */
+	u32 services_known;       /* whether any bit above is set */
+	u32 active;               /* which partition of a CPU is written; stored by user space only */
+	u64 no_partition;         /* events on a CPU without a partition: lost, and reported as such */
+	u64 no_sample;            /* RTT samples that found their table full or in use: lost, likewise */
 };
 
 struct counter {
@@ -45,8 +58,9 @@ struct counter {
 	u64 bytes;
 };
 
-/* One per CPU and buffer. Programs at places where bottom halves are off are the only writers of their CPU's active
- * partition and cannot interrupt each other, so plain stores lose nothing there. */
+/* One per CPU and buffer: what is not counted per flow, or found no room there. Programs at places where bottom halves
+ * are off are the only writers of their CPU's active partition and cannot interrupt each other, so plain stores lose
+ * nothing there. */
 struct partition {
 	struct counter pod[SLOTS][KINDS][FAMILIES];
 };
@@ -81,39 +95,52 @@ static __always_inline u32 slot_of(struct net *net)
 	return slot ? *slot : 0;
 }
 
-static __always_inline bool wants(u32 slot, enum kind kind)
+static __always_inline u32 wants_of(u32 slot)
 {
-	return state.wants[slot & (SLOTS - 1)] & (1u << kind);
+	return state.wants[slot & (SLOTS - 1)];
 }
 
-static __always_inline struct partition *active_partition(void)
+static __always_inline bool wants(u32 slot, enum kind kind)
 {
-	u32 index = bpf_get_smp_processor_id() * CPU_PARTITIONS + (*(volatile u32 *)&state.active & 1);
+	return wants_of(slot) & COUNTED(kind);
+}
+
+/* Index of this CPU's element, in the buffer that is written now, of a map with one element per CPU and buffer. */
+static __always_inline u32 active_index(void)
+{
+	return bpf_get_smp_processor_id() * CPU_PARTITIONS + (*(volatile u32 *)&state.active & 1);
+}
+
+static __always_inline struct counter *counter_of(u32 slot, enum kind kind, enum family family)
+{
+	u32 index = active_index();
 	struct partition *partition = bpf_map_lookup_elem(&partitions, &index);
 
-	if (!partition)
+	if (!partition) {
 		__sync_fetch_and_add(&state.no_partition, 1);
-	return partition;
+		return NULL;
+	}
+	return &partition->pod[slot & (SLOTS - 1)][kind & (KINDS - 1)][family & (FAMILIES - 1)];
 }
 
 /* For programs that run with bottom halves off. */
-static __always_inline void count(struct partition *partition, u32 slot, enum kind kind, enum family family,
-				  u64 packets, u64 bytes)
+static __always_inline void count(u32 slot, enum kind kind, enum family family, u64 packets, u64 bytes)
 {
-	struct counter *counter = &partition->pod[slot & (SLOTS - 1)][kind & (KINDS - 1)][family & (FAMILIES - 1)];
+	struct counter *counter = counter_of(slot, kind, family);
 
-	counter->packets += packets;
-	counter->bytes += bytes;
+	if (counter) {
+		counter->packets += packets;
+		counter->bytes += bytes;
+	}
 }
 
 /* For programs that a softirq may interrupt half-way: the addition is one instruction. */
 static __always_inline void count_atomic(u32 slot, enum kind kind, enum family family, u64 packets)
 {
-	struct partition *partition = active_partition();
+	struct counter *counter = counter_of(slot, kind, family);
 
-	if (partition)
-		__sync_fetch_and_add(
-		    &partition->pod[slot & (SLOTS - 1)][kind & (KINDS - 1)][family & (FAMILIES - 1)].packets, packets);
+	if (counter)
+		__sync_fetch_and_add(&counter->packets, packets);
 }
 
 #endif

@@ -9,6 +9,7 @@
 #define DOLPHIN_WIRE_BPF_H
 
 #include "state.bpf.h"
+#include "kernel.bpf.h"
 
 #define ETH_P_IP   0x0800
 #define ETH_P_IPV6 0x86DD
@@ -16,22 +17,43 @@
 #define IPV6_NEXT_HOP_BY_HOP 0
 #define IPV6_JUMBO_HEADER    8
 
+/* What segmentation offload notes of an skb. */
 struct gso {
-	u16 size; /* payload bytes per packet; 0: not merged */
-	u16 segs; /* packets; 0: not said */
+	u32 size; /* payload bytes of each packet that it stands for; 0 where it stands for itself */
+	u32 segs; /* packets; 0: not said */
+	u32 type;
 };
 
-/* Reads gso_size and gso_segs at once; they are neighbours in struct skb_shared_info on every kernel.
- *
- * bpf_rdonly_cast (6.2) would spare the helper call, but libbpf 1.1 refuses an object that names it where the kernel
- * lacks it and the agent lacks CAP_SYS_ADMIN, weak or not. */
+static __always_inline struct skb_shared_info *shared_info(struct sk_buff *skb)
+{
+	return (void *)(skb->head + skb->end);
+}
+
+static __always_inline u32 gso_size_of(struct sk_buff *skb)
+{
+#ifdef RDONLY_CAST
+	return rdonly_cast(shared_info(skb), struct skb_shared_info)->gso_size;
+#else
+	return BPF_CORE_READ(shared_info(skb), gso_size);
+#endif
+}
+
 static __always_inline struct gso gso_of(struct sk_buff *skb)
 {
-	struct skb_shared_info *info = (void *)(skb->head + skb->end);
-	struct gso gso = {};
+#ifdef RDONLY_CAST
+	struct skb_shared_info *info = rdonly_cast(shared_info(skb), struct skb_shared_info);
 
-	bpf_probe_read_kernel(&gso, sizeof(gso), &info->gso_size);
-	return gso;
+	return (struct gso){info->gso_size, info->gso_segs, info->gso_type};
+#else
+	struct skb_shared_info *info = shared_info(skb);
+	u32 type = bpf_core_field_offset(struct skb_shared_info, gso_type) -
+		   bpf_core_field_offset(struct skb_shared_info, gso_size);
+	u64 raw[4] = {};
+
+	/* One read for the three: gso_segs follows gso_size, and gso_type is not far, on every kernel. */
+	bpf_probe_read_kernel(raw, sizeof(raw), &info->gso_size);
+	return (struct gso){(u16)raw[0], (u16)(raw[0] >> 16), *(u32 *)((void *)raw + (type & 28))};
+#endif
 }
 
 /* Distance from skb->data to an offset kept in the skb. Newer verifiers type skb->head as memory and refuse 32-bit
@@ -44,42 +66,55 @@ static __always_inline u32 offset_from_data(struct sk_buff *skb, u32 offset)
 	return (u32)distance;
 }
 
-/* Returns the packets that a merged skb stands for and turns *bytes, its length from the network header on, into
- * theirs. `network` is the offset of the network header from skb->head. */
-static __always_inline u32 unmerge(struct sk_buff *skb, struct gso gso, u32 network, enum family family, u32 *bytes)
+/* Packets that an skb stands for, and all their bytes from the network header on. */
+struct wire {
+	u32 packets, bytes;
+};
+
+/* The same for an skb of `length` bytes that is known to be merged. `network` is the offset of its network header from
+ * skb->head. Not inlined: what is rare must not cost registers where packets are not merged. */
+static __noinline u64 unmerge(struct sk_buff *skb, u32 network, u32 length, bool v6)
 {
-	struct skb_shared_info *info = (void *)(skb->head + skb->end);
-	u32 type = BPF_CORE_READ(info, gso_type);
+	struct gso gso = gso_of(skb);
+	u32 segs = gso.segs;
 	u32 transport =
 	    BPF_CORE_READ_BITFIELD(skb, encapsulation) ? skb->inner_transport_header : skb->transport_header;
 	u32 headers = transport - network;
-	u32 segs = gso.segs;
 	u8 byte = 0;
 
-	if (type & (SKB_GSO_TCPV4 | SKB_GSO_TCPV6)) {
-		bpf_probe_read_kernel(&byte, 1, skb->head + transport + 12); /* data offset, in 32-bit words */
-		headers += byte >> 4 << 2;
-	} else if (type & SKB_GSO_UDP_L4) {
+	if (gso.type & (SKB_GSO_TCPV4 | SKB_GSO_TCPV6)) {
+		u64 tcp[2] = {};
+
+		read_two_words(tcp, skb->head + transport);
+		headers += (tcp[1] >> 36 & 0xF) << 2; /* the data offset, in 32-bit words */
+	} else if (gso.type & SKB_GSO_UDP_L4) {
 		headers += sizeof(struct udphdr);
-	} else if (type & SKB_GSO_SCTP) {
+	} else if (gso.type & SKB_GSO_SCTP) {
 		headers += sizeof(struct sctphdr);
 	}
 
-	if ((!segs || type & SKB_GSO_DODGY) && *bytes > headers)
-		segs = (*bytes - headers + gso.size - 1) / gso.size;
+	if ((!segs || gso.type & SKB_GSO_DODGY) && gso.size && length > headers)
+		segs = (length - headers + gso.size - 1) / gso.size;
 
 	/* BIG TCP before 6.18 marks IPv6 packets above 64 KB with a hop-by-hop header that never reaches the wire. */
-	if (family == FAMILY_IPV6 && *bytes > 65535) {
+	if (v6 && length > 65535) {
 		bpf_probe_read_kernel(&byte, 1, skb->head + network + offsetof(struct ipv6hdr, nexthdr));
 		if (byte == IPV6_NEXT_HOP_BY_HOP) {
 			headers -= IPV6_JUMBO_HEADER;
-			*bytes -= IPV6_JUMBO_HEADER;
+			length -= IPV6_JUMBO_HEADER;
 		}
 	}
 
 	if (segs > 1)
-		*bytes += (segs - 1) * headers;
-	return segs ?: 1;
+		length += (segs - 1) * headers;
+	return (u64)(segs ?: 1) << 32 | length;
+}
+
+static __always_inline struct wire unmerged(struct sk_buff *skb, u32 network, u32 length, enum family family)
+{
+	u64 both = unmerge(skb, network, length, family == FAMILY_IPV6);
+
+	return (struct wire){.packets = both >> 32, .bytes = both};
 }
 
 #endif

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 from dolphin_agent.bpf import libbpf
@@ -42,3 +43,15 @@ def require_btf() -> None:
             f"{VMLINUX_BTF} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted; "
             "use a distribution kernel 5.10 or newer, or mount sysfs"
         )
+
+
+@cache
+def has_rdonly_cast() -> bool:
+    """Whether programs may load from any kernel address (bpf_rdonly_cast, 6.2).
+
+    BTF keeps all names in one string section; the function's name is there only where the kernel has it.
+    """
+    try:
+        return b"\0bpf_rdonly_cast\0" in VMLINUX_BTF.read_bytes()
+    except OSError:
+        return False

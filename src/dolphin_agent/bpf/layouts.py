@@ -9,6 +9,10 @@ SLOTS = 512
 NETNS_NUMBERS = 65536
 NETNS_FIRST = 0xF0000000
 CPU_PARTITIONS = 2
+PORT_WORDS = 1024
+IPV4_KEY = 2
+IPV6_KEY = 5
+BUCKET_SHIFT = 25
 
 
 class Family(enum.IntEnum):
@@ -19,16 +23,39 @@ class Family(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """enum kind: the first index of a pod's counters, and the bit in its `wants` word."""
+    """enum kind: the first index of a pod's counters, and the bits in its `wants` word."""
 
     IP_RECEIVE = 0
     IP_SEND = 1
-    TCP_RETRANS = 2
-    TCP_OPEN_INBOUND = 3
-    TCP_OPEN_OUTBOUND = 4
+    TCP_RECEIVE = 2
+    TCP_SEND = 3
+    TCP_RETRANS = 4
+    TCP_OPEN_INBOUND = 5
+    TCP_OPEN_OUTBOUND = 6
+    TCP_RTT = 7
+
+    @property
+    def counted(self) -> int:
+        """COUNTED(kind): the pod wants it."""
+        return 1 << self
+
+    @property
+    def per_flow(self) -> int:
+        """PER_FLOW(kind): the pod wants it per flow; never without `counted`."""
+        return 1 << 16 + self
 
 
 KINDS = 8
+ANY_PER_FLOW = 0xFFFF << 16
+
+
+class Record(enum.IntEnum):
+    """enum record: what an entry of a flow table says of its flow."""
+
+    RECEIVED = 0
+    SENT = 1
+    RETRANSMITTED = 2
+    RTT = 3
 
 
 class AgentState(ctypes.Structure):
@@ -37,8 +64,11 @@ class AgentState(ctypes.Structure):
     _fields_ = (
         ("slot", ctypes.c_uint16 * NETNS_NUMBERS),
         ("wants", ctypes.c_uint32 * SLOTS),
+        ("services", ctypes.c_uint64 * PORT_WORDS),
+        ("services_known", ctypes.c_uint32),
         ("active", ctypes.c_uint32),
         ("no_partition", ctypes.c_uint64),
+        ("no_sample", ctypes.c_uint64),
     )
 
 
@@ -52,3 +82,69 @@ class Partition(ctypes.Structure):
     """struct partition: pod[SLOTS][KINDS][FAMILIES]."""
 
     _fields_ = (("pod", ((Counter * len(Family)) * KINDS) * SLOTS),)
+
+
+class TableSize(ctypes.Structure):
+    """struct table_size."""
+
+    _fields_ = (("mask", ctypes.c_uint32), ("shift", ctypes.c_uint32))
+
+
+class FlowConfig(ctypes.Structure):
+    """struct flow_config: .rodata.config, set before load."""
+
+    _fields_ = (
+        ("factors", ctypes.c_uint64 * IPV6_KEY),
+        ("flows4", TableSize),
+        ("flows6", TableSize),
+        ("samples4", TableSize),
+        ("samples6", TableSize),
+        ("fold_ports", ctypes.c_uint32),
+    )
+
+
+class FlowTable(ctypes.Structure):
+    """struct flow_table: the header of a table; its entries follow."""
+
+    _fields_ = (("used", ctypes.c_uint32), ("busy", ctypes.c_uint32), ("spare", ctypes.c_uint64 * 7))
+
+
+class Traffic(ctypes.Structure):
+    """struct traffic: the counters of a flow."""
+
+    _fields_ = (
+        ("packets", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("segments", ctypes.c_uint64),
+        ("payload", ctypes.c_uint64),
+    )
+
+
+class FlowSample(ctypes.Structure):
+    """struct flow_sample: what is counted beside the packets' path."""
+
+    _fields_ = (("count", ctypes.c_uint64), ("sum", ctypes.c_uint64))
+
+
+class Flow4(ctypes.Structure):
+    """struct flow4."""
+
+    _fields_ = (("key", ctypes.c_uint64 * IPV4_KEY), ("traffic", Traffic))
+
+
+class Flow6(ctypes.Structure):
+    """struct flow6."""
+
+    _fields_ = (("key", ctypes.c_uint64 * IPV6_KEY), ("traffic", Traffic))
+
+
+class Sample4(ctypes.Structure):
+    """struct sample4."""
+
+    _fields_ = (("key", ctypes.c_uint64 * IPV4_KEY), ("sample", FlowSample))
+
+
+class Sample6(ctypes.Structure):
+    """struct sample6."""
+
+    _fields_ = (("key", ctypes.c_uint64 * IPV6_KEY), ("sample", FlowSample))

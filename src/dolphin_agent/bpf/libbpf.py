@@ -1,7 +1,7 @@
 """libbpf's C functions: one line each, with its types and its error check.
 
 Three checks cover the API (libbpf >= 1.0, `libbpf_set_strict_mode` rules): a negative int is -errno, a NULL pointer
-leaves the reason in errno, and a finder's NULL with ENOENT means "not there". Call sites therefore hold no `if`.
+leaves the reason in errno, and an iterator's NULL is its end. Call sites therefore hold no `if`.
 """
 
 from __future__ import annotations
@@ -141,11 +141,9 @@ def null_errno(result: Any, func: Any, _args: object) -> Any:  # noqa: ANN401
     return result
 
 
-def null_absent(result: Any, func: Any, args: object) -> Any:  # noqa: ANN401
-    """Check for finders and iterators: NULL with ENOENT, or without an error, means there is none."""
-    if not result and ctypes.get_errno() in (0, errno.ENOENT):
-        return None
-    return null_errno(result, func, args)
+def null_end(result: Any, _func: object, _args: object) -> Any:  # noqa: ANN401
+    """Check for iterators, which cannot fail: NULL is the end, and errno is some earlier call's."""
+    return result or None
 
 
 class Libbpf:
@@ -167,8 +165,8 @@ class Libbpf:
         self.object_open = c("bpf_object__open_file", obj, [c_char_p, c_void_p], null_errno)
         self.object_load = c("bpf_object__load", c_int, [obj], negative_errno)
         self.object_close = c("bpf_object__close", None, [obj])
-        self.object_next_map = c("bpf_object__next_map", mp, [obj, mp], null_absent)
-        self.object_next_program = c("bpf_object__next_program", prog, [obj, prog], null_absent)
+        self.object_next_map = c("bpf_object__next_map", mp, [obj, mp], null_end)
+        self.object_next_program = c("bpf_object__next_program", prog, [obj, prog], null_end)
 
         self.program_name = c("bpf_program__name", c_char_p, [prog], null_errno)
         self.program_set_autoload = c("bpf_program__set_autoload", c_int, [prog, c_bool], negative_errno)
@@ -177,9 +175,12 @@ class Libbpf:
         self.link_destroy = c("bpf_link__destroy", c_int, [link], negative_errno)
 
         self.map_name = c("bpf_map__name", c_char_p, [mp], null_errno)
+        self.map_type = c("bpf_map__type", c_uint, [mp])
         self.map_fd = c("bpf_map__fd", c_int, [mp], negative_errno)
         self.map_value_size = c("bpf_map__value_size", c_uint32, [mp])
         self.map_max_entries = c("bpf_map__max_entries", c_uint32, [mp])
+        self.map_set_value_size = c("bpf_map__set_value_size", c_int, [mp, c_uint32], negative_errno)
+        self.map_initial_value = c("bpf_map__initial_value", c_void_p, [mp, POINTER(c_size_t)], null_errno)
         self.map_set_max_entries = c("bpf_map__set_max_entries", c_int, [mp, c_uint32], negative_errno)
         self.map_reuse_fd = c("bpf_map__reuse_fd", c_int, [mp, c_int], negative_errno)
 

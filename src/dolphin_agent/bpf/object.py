@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+ARRAY = 2
+"""BPF_MAP_TYPE_ARRAY (linux/bpf.h)."""
+
 LOG_TAIL = 12
 """Lines of libbpf's and the verifier's log kept in an error: the refused instruction and its reason are last."""
 
@@ -29,7 +32,6 @@ class Object:
     def __init__(self, path: Path) -> None:
         self._lib = libbpf.load()
         self.path = path
-        self.name = path.name.removesuffix(".bpf.o")
         self._links: list[Any] = []
         with _explained(f"open {path}"):
             self._handle = self._lib.object_open(str(path).encode(), None)
@@ -51,6 +53,15 @@ class Object:
         for bpf_map in self.maps():
             if (fd := shared.get(bpf_map.role)) is not None:
                 self._lib.map_reuse_fd(bpf_map.handle, fd)
+
+    def configure(self, role: str, value: ctypes.Structure) -> None:
+        """Sets what a read-only section holds, if the object has it. Before load.
+
+        Raises BpfError when the object's section is of another size: it is of another version than this package.
+        """
+        for bpf_map in self.maps():
+            if bpf_map.role == role:
+                bpf_map.initialise(bytes(value))
 
     def load(self, programs: Iterable[str]) -> None:
         """Creates the maps and has the kernel verify just these programs."""
@@ -102,14 +113,29 @@ class Map:
         return int(self._lib.map_fd(self.handle))
 
     @property
+    def is_array(self) -> bool:
+        """Whether `size` is what it takes."""
+        return int(self._lib.map_type(self.handle)) == ARRAY
+
+    @property
     def size(self) -> int:
         """Bytes of all values of an array map, each rounded up to 8 as the kernel lays them out."""
         value = int(self._lib.map_value_size(self.handle))
         return (value + 7) // 8 * 8 * int(self._lib.map_max_entries(self.handle))
 
-    def resize(self, max_entries: int) -> None:
-        """Sets the number of entries, before load."""
+    def resize(self, max_entries: int, value_size: int | None = None) -> None:
+        """Sets the number of entries and, if given, the bytes of each value; before load."""
         self._lib.map_set_max_entries(self.handle, max_entries)
+        if value_size is not None:
+            self._lib.map_set_value_size(self.handle, value_size)
+
+    def initialise(self, value: bytes) -> None:
+        """Writes the initial value of a section, before load."""
+        size = ctypes.c_size_t()
+        memory = self._lib.map_initial_value(self.handle, ctypes.byref(size))
+        if size.value != len(value):
+            raise BpfError(f"{self.role} has {size.value} bytes, expected {len(value)}", errno=errno.EINVAL)
+        ctypes.memmove(memory, value, len(value))
 
 
 class Program:

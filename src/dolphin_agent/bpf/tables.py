@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dolphin_agent.bpf import libbpf
+from dolphin_agent.bpf import kernel, libbpf
+from dolphin_agent.bpf.flow_tables import FlowMap, Limits, entries_per_cpu, make_config, value_size
 from dolphin_agent.bpf.layouts import (
     CPU_PARTITIONS,
     NETNS_FIRST,
@@ -20,23 +22,34 @@ from dolphin_agent.bpf.layouts import (
     Kind,
     Partition,
 )
-from dolphin_agent.bpf.object import Object
+from dolphin_agent.bpf.object import ARRAY, Object
+from dolphin_agent.errors import BpfError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dolphin_agent.bpf.flow_tables import DrainedTable
     from dolphin_agent.bpf.object import Map
 
-ARRAY = 2
 ARRAY_OF_MAPS = 12
 WORDS_PER_SLOT = ctypes.sizeof(Partition) // ctypes.sizeof(ctypes.c_uint64) // SLOTS
 ANY = 0
+MIB = 2**20
 
 
 def word(kind: Kind, family: Family) -> int:
     """Index of a counter's packets in a slot's words; its bytes come next."""
     return (kind * len(Family) + family) * 2
+
+
+class Drained(NamedTuple):
+    """What was counted since the last drain."""
+
+    words: list[int]
+    """Per pod: slots x KINDS x families x (packets, bytes), flat, added up over the CPUs."""
+    tables: tuple[DrainedTable, ...]
+    """Per flow."""
 
 
 class Tables:
@@ -45,32 +58,71 @@ class Tables:
     Raises BpfError when the kernel refuses the maps: no CAP_BPF, or not enough memory.
     """
 
-    def __init__(self, objects: Path) -> None:
+    def __init__(self, objects: Path, limits: Limits | None = None) -> None:
         self._lib = libbpf.load()
+        self._directory = objects
         self._cpus = int(self._lib.num_possible_cpus())
+        limits = limits or Limits()
+        self.entries = entries_per_cpu(limits.max_flows, self._cpus)
+        """Table name -> entries per CPU and buffer."""
+        self._config = make_config(self.entries, fold_ports=limits.fold_ports)
         with contextlib.ExitStack() as stack:
-            self._object = stack.enter_context(Object(objects / "state.bpf.o"))
+            self._object = stack.enter_context(self.open("state"))
             maps = {m.role: m for m in self._object.maps()}
             maps["partitions"].resize(CPU_PARTITIONS * self._cpus)
-            self._object.load(())
+            for name, entries in self.entries.items():
+                maps[name].resize(CPU_PARTITIONS * self._cpus, value_size(name, entries))
+            self.memory_bytes = sum(m.size for m in maps.values() if m.is_array)
+            """Kernel memory of the array maps, known before any pod is watched."""
+            self._load()
             self._grace = GracePeriod()
             stack.callback(self._grace.close)
             self._map_memory(maps)
             self._close = stack.pop_all().close
 
+    def _load(self) -> None:
+        try:
+            self._object.load(())
+        except BpfError as fault:
+            if fault.errno not in (errno.ENOMEM, errno.EPERM):
+                raise
+            remedy = (
+                "raise the memory limit or lower --max-flows"
+                if fault.errno == errno.ENOMEM
+                else "kernels before 5.11 also bound maps by RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity), or add "
+                "CAP_SYS_RESOURCE"
+            )
+            reason = f"{fault}; the maps need {self.memory_bytes / MIB:.1f} MiB of kernel memory: {remedy}"
+            raise BpfError(reason, errno=fault.errno, log=fault.log) from fault
+
+    def open(self, source: str) -> Object:
+        """Opens an object, the cheaper build of it where the kernel has what that needs, with its constants set.
+
+        Raises BpfError.
+        """
+        suffix = ".cast.bpf.o" if kernel.has_rdonly_cast() else ".bpf.o"
+        opened = Object(self._directory / f"{source}{suffix}")
+        try:
+            opened.configure(".rodata.config", self._config)
+        except BpfError:
+            opened.close()
+            raise
+        return opened
+
     def _map_memory(self, maps: Mapping[str, Map]) -> None:
-        self.fds = {role: m.fd for role, m in maps.items()}
+        self.fds = {role: m.fd for role, m in maps.items() if not role.startswith(".rodata")}
         """Name of each shared map -> its file descriptor, for Object.reuse."""
         self._overflow = self.fds["slot_overflow"]
         self._state_memory = mmap.mmap(self.fds[".bss"], maps[".bss"].size)
         self._state = AgentState.from_buffer(self._state_memory)
         self._partition_memory = mmap.mmap(self.fds["partitions"], maps["partitions"].size)
         self._words = memoryview(self._partition_memory).cast("Q")
-        self.memory_bytes = sum(m.size for m in maps.values())
-        """Kernel memory of the array maps, known before any pod is watched."""
+        self._flows = [FlowMap(name, entries, self._cpus, maps[name]) for name, entries in self.entries.items()]
 
     def close(self) -> None:
         """Frees the maps; programs that use them must be detached before."""
+        for flow_map in self._flows:
+            flow_map.close()
         self._words.release()
         self._partition_memory.close()
         del self._state
@@ -99,7 +151,7 @@ class Tables:
             self._lib.map_delete(self._overflow, key)
 
     def want(self, slot: int, kinds: int) -> None:
-        """Sets the kinds counted for a slot, one bit each."""
+        """Sets the kinds counted for a slot: Kind.counted and Kind.per_flow bits."""
         self._state.wants[slot] = kinds
 
     @property
@@ -107,13 +159,23 @@ class Tables:
         """Events lost so far on CPUs beyond the possible ones: stays 0 unless libbpf counts CPUs wrongly."""
         return int(self._state.no_partition)
 
-    def drain(self, slots: int) -> list[int]:
-        """Takes what was counted since the last drain, for slots 0 to `slots` - 1.
+    @property
+    def without_sample(self) -> int:
+        """RTT samples lost so far: their table was full, or in use by the program they interrupted."""
+        return int(self._state.no_sample)
 
-        Shape: `slots` x KINDS x families x (packets, bytes), flat, added up over the CPUs. Flips the buffers, waits
-        until no program can still write the old one, and clears it: nothing is read twice or torn.
+    def fill(self) -> float:
+        """The share in use of the fullest flow table: what does not fit any more loses its detail."""
+        active = self._state.active & 1
+        return max(flow_map.fill(active) for flow_map in self._flows)
+
+    def drain(self, slots: int) -> Drained:
+        """Takes what was counted since the last drain; of pods, for slots 0 to `slots` - 1.
+
+        Flips the buffers, waits until no program can still write the old one, and clears it: nothing is read twice or
+        torn.
         """
-        old = self._state.active
+        old = self._state.active & 1
         self._state.active = old ^ 1
         self._grace.wait()
         length = slots * WORDS_PER_SLOT
@@ -125,7 +187,7 @@ class Tables:
             part = self._words[start : start + length]
             total = list(map(add, total, part))
             part[:] = zeros
-        return total
+        return Drained(total, tuple(flow_map.drain(old) for flow_map in self._flows))
 
 
 class GracePeriod:

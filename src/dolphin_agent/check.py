@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf import kernel
-from dolphin_agent.bpf.tables import Tables
+from dolphin_agent.bpf.flow_tables import Limits
+from dolphin_agent.bpf.tables import MIB, Tables
 from dolphin_agent.errors import BpfError
 from dolphin_agent.probes import ladder
 from dolphin_agent.probes.engine import objects_directory
-from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, Rung
+from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, SERVICE_PORTS, Rung
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ class Row:
     item: str
     hooks: str
     verdict: str
-    """`used`; `spare` for a rung below the one used; `refused`; `unusable` for an item with no rung left."""
+    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory."""
     reason: str
 
 
@@ -36,25 +37,30 @@ def check() -> tuple[list[Row], bool]:
     """
     kernel.require_privileges()
     kernel.require_btf()
-    tables = Tables(objects_directory())
+    limits = Limits()
+    tables = Tables(objects_directory(), limits)
+    size = f"{tables.memory_bytes / MIB:.1f} MiB"
     try:
         reasons = dict(_try_all(tables))
     finally:
         tables.close()
     rows: list[Row] = []
     able = True
-    for item in ITEMS:
-        for way in item.ladders:
-            found = [_refused(rung, reasons) for rung in way.rungs]
-            used = next((index for index, reason in enumerate(found) if not reason), None)
-            able = able and used is not None
-            name = f"{item.name} {way.name}".strip()
-            for index, (rung, reason) in enumerate(zip(way.rungs, found, strict=True)):
-                verdict = "refused" if reason else "used" if index == used else "spare"
-                hooks = ", ".join(probe.hooks for probe in rung.probes)
-                rows.append(Row(name, hooks, verdict, reason or _quality(rung)))
+    ways = [(item.name, way) for item in ITEMS for way in item.ladders] + [("", SERVICE_PORTS)]
+    for item, way in ways:
+        found = [_refused(rung, reasons) for rung in way.rungs]
+        used = next((index for index, reason in enumerate(found) if not reason), None)
+        able = able and used is not None
+        name = f"{item} {way.name}".strip()
+        for index, (rung, reason) in enumerate(zip(way.rungs, found, strict=True)):
+            verdict = "refused" if reason else "used" if index == used else "spare"
+            hooks = ", ".join(probe.hooks for probe in rung.probes)
+            rows.append(Row(name, hooks, verdict, reason or _quality(rung)))
     guard = reasons[NETNS_EXIT]
     rows.append(Row("(namespace guard)", NETNS_EXIT.hooks, "refused" if guard else "used", guard))
+    flows4, flows6 = tables.entries["flows4"], tables.entries["flows6"]
+    room = f"{flows4} IPv4 and {flows6} IPv6 entries per CPU; {size} of kernel memory in all, with any policy"
+    rows.append(Row("(flow tables)", f"--max-flows {limits.max_flows}", "fits", room))
     return rows, able
 
 
@@ -70,10 +76,11 @@ def table(rows: Sequence[Row]) -> str:
 
 def _try_all(tables: Tables) -> Iterator[tuple[Probe, str]]:
     """Attaches each probe alone and detaches it again; the kernel's reason where it refuses, else empty."""
-    probes = dict.fromkeys(probe for item in ITEMS for probe in item.probes)
+    support = (probe for rung in SERVICE_PORTS.rungs for probe in rung.probes)
+    probes = dict.fromkeys((*(probe for item in ITEMS for probe in item.probes), *support))
     for probe in (*probes, NETNS_EXIT):
         try:
-            ladder.attach(probe, objects_directory(), tables.fds).detach()
+            ladder.attach(probe, tables).detach()
         except BpfError as fault:
             yield probe, str(fault)
         else:

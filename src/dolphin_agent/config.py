@@ -26,6 +26,7 @@ PREFIX = "DOLPHIN_"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_PORT = 65535
+MAX_FLOWS = 1_000_000
 
 
 def duration(text: str) -> float:
@@ -42,6 +43,17 @@ def address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= MAX_PORT:
         raise ValueError("allowed: HOST:PORT, such as 0.0.0.0:10001 or [::]:10001")
     return host.strip("[]"), int(port)
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number within bounds. Raises ValueError."""
+
+    def parse(text: str) -> int:
+        if not text.strip().isdecimal() or not low <= int(text) <= high:
+            raise ValueError(f"allowed: a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -74,6 +86,9 @@ class Config:
     pods: Path | None = setting(None, Path, "standalone: YAML file of Pod manifests", "FILE")
     listen: tuple[str, int] = setting(("0.0.0.0", 10001), address, "metrics address (0.0.0.0:10001)", "HOST:PORT")  # noqa: S104 - Prometheus scrapes from other nodes
     collect_interval: float = setting(10.0, duration, "how often counters are drained at least (10s)", "TIME")
+    max_flows: int = setting(20_000, whole(1, MAX_FLOWS), "flows kept in detail on the node (20000)", "N")
+    flow_idle_timeout: float = setting(300.0, duration, "when a silent flow's counts go to `other` (5m)", "TIME")
+    flow_ports: str = setting("service", one_of("service", "all"), "service: fold ephemeral ports; all", "WHICH")
     log_level: str = setting("info", one_of(*log.LEVELS), "debug, info, warning or error (info)", "LEVEL")
     log_format: str = setting("json", one_of(*log.FORMATS), "json or console (json)", "FORMAT")
 

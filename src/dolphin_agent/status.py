@@ -19,7 +19,7 @@ class ItemStatus:
     """One ladder of one item."""
 
     item: str
-    """`ipReceive`, or `tcpNewConnection inbound` where an item has several ladders."""
+    """`ipReceive`; `tcpNewConnection inbound` where an item has several ladders; `service ports` for flows."""
     hooks: str
     """In use; empty when the kernel refused all."""
     inexact: str
@@ -49,9 +49,6 @@ def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
         pods[series.task].add(series.pod)
     items = tuple(item_status(choice) for choice in engine.choices)
     problems = [*desired.problems]
-    problems.extend(
-        f"task {task}: not measured by this version: {', '.join(names)}" for task, names in plan.unmeasured.items()
-    )
     if engine.fault:
         problems.append(engine.fault)
     for item in items:
@@ -77,9 +74,9 @@ def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
 
 def item_status(choice: Choice) -> ItemStatus:
     """How one ladder stands."""
-    owner = next(item for item in ITEMS if choice.ladder in item.ladders)
+    owner = next((item.name for item in ITEMS if choice.ladder in item.ladders), "")
     return ItemStatus(
-        item=f"{owner.name} {choice.ladder.name}".strip(),
+        item=f"{owner} {choice.ladder.name}".strip(),
         hooks=choice.hooks,
         inexact=choice.rung.inexact if choice.rung else "",
         refused=tuple(f"{refusal.hooks}: {refusal.reason}" for refusal in choice.refusals),

@@ -5,8 +5,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from dolphin_agent.export.prometheus import encode
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
-from dolphin_agent.snapshot.model import Family, Point, Snapshot
+from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Point, Snapshot
 
+RTT = BY_NAME["tcpRtt"].metrics[Granularity.FLOW][0]
 PACKETS = BY_NAME["ipReceive"].metrics[Granularity.POD][0]
 
 
@@ -32,3 +34,15 @@ def test_any_label_value_is_escaped():
 def test_empty_snapshot_is_empty():
     """Nothing asked for, nothing said."""
     assert encode(Snapshot()) == b""
+
+
+def test_histogram_is_cumulative_and_whole():
+    """A dozen bounds; every sample is at or below +Inf; a sample on a bound is in the bucket it bounds."""
+    value = Distribution({0: 1, 8: 2, 9: 4, buckets.LAST: 8}, sum=12345)
+    text = encode(Snapshot(2.0, (Family(RTT, (), (DistributionPoint((("pod", "a"),), value, 1.0),)),))).decode()
+    (family,) = text_string_to_metric_families(text)
+    found = {sample.labels.get("le", sample.name.rsplit("_", 1)[1]): sample.value for sample in family.samples}
+    assert family.type == "histogram"
+    assert (found["64"], found["256"], found["67108864"], found["+Inf"]) == (3, 7, 7, 15)
+    assert (found["sum"], found["count"]) == (12345, 15)
+    assert len([bound for bound in found if bound not in ("sum", "count")]) == 12

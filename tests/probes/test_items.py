@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 
 from dolphin_agent.policy.vocabulary import ITEMS as VOCABULARY
-from dolphin_agent.probes.items import BY_NAME, ITEMS, NETNS_EXIT
+from dolphin_agent.probes.items import BY_NAME, ITEMS, NETNS_EXIT, SERVICE_PORTS, Counter
 
 ROOT = Path(__file__).parents[2]
-PROBES = dict.fromkeys(probe for item in ITEMS for probe in item.probes)
+SUPPORT = (*(probe for rung in SERVICE_PORTS.rungs for probe in rung.probes), NETNS_EXIT)
+PROBES = dict.fromkeys((*(probe for item in ITEMS for probe in item.probes), *SUPPORT))
 METRICS = [metric for item in ITEMS for metrics in item.metrics.values() for metric in metrics]
 
 
 def test_items_are_those_users_can_ask_for():
-    """Nothing is measured that a policy cannot name; each granularity offered is one the policy allows."""
-    for item in ITEMS:
-        assert set(item.metrics) <= set(VOCABULARY[item.name].granularities)
+    """Everything that a policy can name is measured, and nothing else, at each granularity it allows."""
+    assert {item.name: set(item.metrics) for item in ITEMS} == {
+        name: set(asked.granularities) for name, asked in VOCABULARY.items()
+    }
 
 
 def test_item_names_are_unique():
@@ -30,7 +32,7 @@ def test_each_kind_belongs_to_one_ladder():
     assert len(kinds) == len(set(kinds))
 
 
-@pytest.mark.parametrize("probe", [*PROBES, NETNS_EXIT], ids=lambda probe: probe.hooks)
+@pytest.mark.parametrize("probe", list(PROBES), ids=lambda probe: probe.hooks)
 def test_programs_exist_in_their_source_at_their_hook(probe):
     """ebpf/<source>.bpf.c has SEC("<hook>") just before the program, and the kernel keeps its whole name."""
     source = (ROOT / "ebpf" / f"{probe.source}.bpf.c").read_text()
@@ -40,7 +42,7 @@ def test_programs_exist_in_their_source_at_their_hook(probe):
 
 def test_every_program_in_a_source_is_declared():
     """No dead program is shipped."""
-    declared = {program.name for probe in (*PROBES, NETNS_EXIT) for program in probe.programs}
+    declared = {program.name for probe in PROBES for program in probe.programs}
     sources = "".join(path.read_text() for path in (ROOT / "ebpf").glob("*.bpf.c"))
     assert set(re.findall(r"BPF_PROG\((\w+),", sources)) == declared
 
@@ -49,7 +51,8 @@ def test_metric_names_are_unique_and_conform():
     """Counters end in _total; help is a sentence."""
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
-        assert re.fullmatch(r"dolphin_[a-z_]+_total", metric.name)
+        assert re.fullmatch(r"dolphin_[a-z_]+", metric.name)
+        assert metric.name.endswith("_total") == isinstance(metric, Counter)
         assert metric.help.endswith(".")
 
 

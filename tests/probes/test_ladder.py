@@ -108,6 +108,20 @@ def test_running_ladder_keeps_its_rung():
     assert kernel.attached == [B]
 
 
+def test_probe_above_a_running_rung_stays_refused_to_others():
+    """A would count what B counts already: it is not attached for another ladder while B runs for the first."""
+    kernel = Kernel(A)
+    it = climber(kernel)
+    it.climb([BEST_A])
+    kernel.refused.clear()
+    kernel.now = RETRY_SECONDS * 2
+    it.climb([BEST_A, A_AND_C])
+    assert kernel.attached == [B]
+    it.climb([A_AND_C])
+    it.climb([A_AND_C])
+    assert sorted(kernel.attached, key=str) == [A, C]
+
+
 def test_refused_probe_is_tried_again_only_after_a_while():
     """Every change of policy asks again; the kernel is asked once in RETRY_SECONDS."""
     kernel = Kernel(B)

@@ -2,7 +2,7 @@
 
 from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.policy.vocabulary import Granularity
-from dolphin_agent.probes.items import BY_NAME
+from dolphin_agent.probes.items import BY_NAME, SERVICE_PORTS
 from dolphin_agent.probes.plan import Plan, make_plan
 from tests.builders import backend, policy
 
@@ -12,7 +12,7 @@ DB = backend("db", 2, {"app": "db"})
 
 def bits(*kinds):
     """Kinds as a word of wants."""
-    return sum(1 << kind for kind in kinds)
+    return sum(kind.counted for kind in kinds)
 
 
 def test_nobody_asks_for_anything():
@@ -50,9 +50,18 @@ def test_pod_labels_are_copied_and_absent_ones_say_so():
     assert plan.series[0].labels == (("app", "web"), ("tier", "not found"))
 
 
-def test_unmeasured_items_are_named_and_stop_nothing():
-    """What this version cannot measure is listed per task; the rest of the policy runs."""
-    asked = policy(items=("ipReceive", "tcpRtt"), granularity=Granularity.FLOW)
-    plan = make_plan([asked, policy("other")], [WEB])
-    assert set(plan.unmeasured) == {"kube-system/p"}
-    assert [one.task for one in plan.series] == ["kube-system/other"]
+def test_flow_granularity_is_wanted_beside_the_pods():
+    """A kind that one task wants per flow is counted per flow, whoever else wants it per pod; others are not."""
+    asked = policy("flows", items=("ipReceive", "tcpRtt"), granularity=Granularity.FLOW)
+    plan = make_plan([asked, policy("pods", items=("ipReceive", "ipSend"))], [WEB])
+    per_flow = Kind.IP_RECEIVE.per_flow | Kind.TCP_RTT.per_flow
+    assert plan.wants == {WEB.key: bits(Kind.IP_RECEIVE, Kind.IP_SEND, Kind.TCP_RTT) | per_flow}
+    assert len(plan.series) == 4
+
+
+def test_service_ports_are_learnt_for_flows_only():
+    """Nothing watches connections for policies at pod granularity, or where all ports are kept."""
+    flows = [policy(granularity=Granularity.FLOW)]
+    assert SERVICE_PORTS in make_plan(flows, [WEB]).ladders
+    assert SERVICE_PORTS not in make_plan(flows, [WEB], fold_ports=False).ladders
+    assert SERVICE_PORTS not in make_plan([policy()], [WEB]).ladders

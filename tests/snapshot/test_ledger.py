@@ -2,8 +2,10 @@
 
 import pytest
 
+from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.bpf.layouts import Family, Kind
 from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
+from dolphin_agent.probes.engine import Drain
 from dolphin_agent.probes.plan import make_plan
 from dolphin_agent.snapshot.ledger import Ledger
 from tests.builders import backend, policy
@@ -31,25 +33,30 @@ def values(ledger, metric="dolphin_ip_receive_packets_total", family="ipv4"):
     }
 
 
+def credit(ledger, pods):
+    """Adds a drain that has no flows."""
+    ledger.credit(Drain(pods=pods), 5.0)
+
+
 @pytest.fixture
 def ledger():
     """One policy over two pods, started at 1.0."""
-    made = Ledger()
+    made = Ledger(Limits(), idle_seconds=300.0)
     made.follow(make_plan([policy("a")], [WEB, DB]).series, 1.0)
     return made
 
 
 def test_drains_add_up(ledger):
     """Packets and bytes of each drain are added to the pod's own series."""
-    ledger.credit({WEB.key: counts(packets=3, size=300)})
-    ledger.credit({WEB.key: counts(packets=4, size=400), DB.key: counts(packets=1)})
+    credit(ledger, {WEB.key: counts(packets=3, size=300)})
+    credit(ledger, {WEB.key: counts(packets=4, size=400), DB.key: counts(packets=1)})
     assert values(ledger) == {("kube-system/a", "default/web"): 7, ("kube-system/a", "default/db"): 1}
     assert values(ledger, "dolphin_ip_receive_bytes_total")["kube-system/a", "default/web"] == 700
 
 
 def test_families_are_apart(ledger):
     """IPv6 traffic shows under ipfamily="ipv6" only."""
-    ledger.credit({WEB.key: counts(family=Family.IPV6, packets=5)})
+    credit(ledger, {WEB.key: counts(family=Family.IPV6, packets=5)})
     assert values(ledger)["kube-system/a", "default/web"] == 0
     assert values(ledger, family="ipv6")["kube-system/a", "default/web"] == 5
 
@@ -62,9 +69,9 @@ def test_series_begin_at_zero(ledger):
 
 def test_later_policy_starts_at_zero_and_leaves_the_first_alone(ledger):
     """Two tasks share the kernel's count; the later one's series is the increase since it came."""
-    ledger.credit({WEB.key: counts(packets=10)})
+    credit(ledger, {WEB.key: counts(packets=10)})
     ledger.follow(make_plan([policy("a"), policy("b")], [WEB, DB]).series, 2.0)
-    ledger.credit({WEB.key: counts(packets=5)})
+    credit(ledger, {WEB.key: counts(packets=5)})
     found = values(ledger)
     assert (found["kube-system/a", "default/web"], found["kube-system/b", "default/web"]) == (15, 5)
     starts = {dict(p.labels)["task"]: p.start for p in ledger.snapshot(9.0).families[0].points}
@@ -73,11 +80,11 @@ def test_later_policy_starts_at_zero_and_leaves_the_first_alone(ledger):
 
 def test_removed_series_leave_and_return_at_zero(ledger):
     """A policy that comes back has a new start and counts from there."""
-    ledger.credit({WEB.key: counts(packets=10)})
+    credit(ledger, {WEB.key: counts(packets=10)})
     ledger.follow((), 2.0)
     assert ledger.snapshot(9.0).families == ()
     ledger.follow(make_plan([policy("a")], [WEB]).series, 3.0)
-    ledger.credit({WEB.key: counts(packets=1)})
+    credit(ledger, {WEB.key: counts(packets=1)})
     assert values(ledger) == {("kube-system/a", "default/web"): 1}
 
 
@@ -85,26 +92,26 @@ def test_changed_pod_label_is_a_new_series_from_that_moment(ledger):
     """Other label values start at zero; nothing counted before is moved under them."""
     asked = policy("a", pod_labels=("app",))
     ledger.follow(make_plan([asked], [WEB]).series, 2.0)
-    ledger.credit({WEB.key: counts(packets=10)})
+    credit(ledger, {WEB.key: counts(packets=10)})
     relabelled = backend("web", 1, {"app": "new"})
     ledger.follow(make_plan([asked], [relabelled]).series, 3.0)
-    ledger.credit({WEB.key: counts(packets=2)})
+    credit(ledger, {WEB.key: counts(packets=2)})
     assert values(ledger) == {("kube-system/a", "default/web"): 2}
 
 
 def test_restarted_sandbox_is_another_series(ledger):
     """The same pod in another namespace starts at zero; what still arrives for the old one is not its."""
-    ledger.credit({WEB.key: counts(packets=10)})
+    credit(ledger, {WEB.key: counts(packets=10)})
     restarted = backend("web", 7)
     ledger.follow(make_plan([policy("a")], [restarted]).series, 2.0)
-    ledger.credit({WEB.key: counts(packets=100), restarted.key: counts(packets=1)})
+    credit(ledger, {WEB.key: counts(packets=100), restarted.key: counts(packets=1)})
     assert values(ledger) == {("kube-system/a", "default/web"): 1}
 
 
 def test_directions_carry_their_label(ledger):
     """New connections are one metric with a label for the direction."""
     ledger.follow(make_plan([policy("c", items=("tcpNewConnection",))], [WEB]).series, 2.0)
-    ledger.credit({WEB.key: counts(Kind.TCP_OPEN_OUTBOUND, packets=4)})
+    credit(ledger, {WEB.key: counts(Kind.TCP_OPEN_OUTBOUND, packets=4)})
     family = ledger.snapshot(9.0).families[0]
     assert {(dict(p.labels)["direction"], dict(p.labels)["ipfamily"]): p.value for p in family.points} == {
         ("inbound", "ipv4"): 0,

@@ -31,6 +31,10 @@ class Vitals:
     tasks: int = 0
     series: int = 0
     problems: int = 0
+    flows: int = 0
+    """Flow records kept now."""
+    flows_refused: int = 0
+    max_flows: int = 0
     drain_seconds: float = 0.0
     """How long the last drain took, the wait for running programs included."""
     map_bytes: int = 0
@@ -69,6 +73,13 @@ class OwnMetrics:
         gauge("tasks", "MonitorPolicies in force.", lambda v: v.tasks)
         gauge("series", "Series exported, the agent's own left out.", lambda v: v.series)
         gauge("problems", "Problems listed at /readyz.", lambda v: v.problems)
+        meter.create_observable_counter(
+            "dolphin_agent_flows_refused",
+            [lambda _: [Observation(vitals().flows_refused)]],
+            description="Counts of flows that went to `other`, as --max-flows were kept already.",
+        )
+        gauge("flows", "Flows kept in detail now.", lambda v: v.flows)
+        gauge("max_flows", "Flows kept in detail at most (--max-flows).", lambda v: v.max_flows)
         gauge("drain_seconds", "Duration of the last drain of the kernel's counters.", lambda v: v.drain_seconds)
         gauge("map_bytes", "Kernel memory of the counters.", lambda v: v.map_bytes)
         gauge("resident_memory_bytes", "Resident memory of the agent.", lambda _: resident_bytes())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,9 @@ from dolphin_agent.probes import ladder
 from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dolphin_agent.bpf.flow_tables import DrainedTable, Limits
     from dolphin_agent.bpf.layouts import Kind
     from dolphin_agent.pods.backend import BackendKey
     from dolphin_agent.probes.items import Probe
@@ -27,6 +30,17 @@ log = structlog.get_logger()
 
 Counts = list[int]
 """What one backend counted: KINDS x families x (packets, bytes), flat."""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """What was counted since the last one."""
+
+    pods: Mapping[BackendKey, Counts] = field(default_factory=dict)
+    """What is not in the tables."""
+    owners: Mapping[int, BackendKey] = field(default_factory=dict)
+    """Slot -> the backend that the tables' keys mean by it."""
+    tables: tuple[DrainedTable, ...] = ()
 
 
 def objects_directory() -> Path:
@@ -52,17 +66,25 @@ class EngineStatus:
     """Why nothing at all can be counted, such as a kernel without BTF."""
 
 
+@dataclass
+class _Lost:
+    """Events lost by tables that are closed already."""
+
+    without_partition: int = 0
+    without_sample: int = 0
+
+
 class Engine:
     """Owns everything in the kernel. Used by one thread."""
 
-    def __init__(self, objects: Path | None = None) -> None:
-        self._objects = objects or objects_directory()
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits
         self._tables: Tables | None = None
         self._climber = ladder.Climber(self._attach)
         self._slots: dict[BackendKey, int] = {}
         self._free: list[int] = []
         self._retired: list[tuple[BackendKey, int]] = []
-        self._no_partition = 0  # of tables already closed
+        self._closed = _Lost()
         self.status = EngineStatus()
 
     def apply(self, plan: Plan) -> None:
@@ -92,16 +114,21 @@ class Engine:
         if not plan.wants:
             self._close_tables()
 
-    def drain(self) -> dict[BackendKey, Counts]:
+    def drain(self) -> Drain:
         """What every backend counted since the last drain."""
         if self._tables is None:
-            return {}
+            return Drain()
         owners = {slot: key for key, slot in (*self._slots.items(), *self._retired)}
-        words = self._tables.drain(max(owners, default=0) + 1)
+        words, tables = self._tables.drain(max(owners, default=0) + 1)
         # Retired before this flip, so that no program can still be on its way to their slot after it.
         self._free.extend(slot for _, slot in self._retired)
         self._retired = []
-        return {key: words[slot * WORDS_PER_SLOT : (slot + 1) * WORDS_PER_SLOT] for slot, key in owners.items()}
+        pods = {key: words[slot * WORDS_PER_SLOT : (slot + 1) * WORDS_PER_SLOT] for slot, key in owners.items()}
+        return Drain(pods, owners, tables)
+
+    def fill(self) -> float:
+        """The share in use of the fullest flow table."""
+        return self._tables.fill() if self._tables else 0.0
 
     @property
     def map_bytes(self) -> int:
@@ -117,11 +144,16 @@ class Engine:
     def lost(self) -> dict[tuple[str, str], int]:
         """Events that may be missing, by (item, reason), since the agent started; an upper bound per item."""
         misses = self._climber.misses()
-        no_partition = self._no_partition + (self._tables.without_partition if self._tables else 0)
+        closed = self._closed
+        no_partition, no_sample = closed.without_partition, closed.without_sample
+        if self._tables:
+            no_partition += self._tables.without_partition
+            no_sample += self._tables.without_sample
         found: dict[tuple[str, str], int] = {}
         for item in ITEMS:
             found[item.name, "recursion_misses"] = sum(misses.get(probe, 0) for probe in item.probes)
             found[item.name, "no_partition"] = no_partition
+        found["tcpRtt", "table_full"] = no_sample
         return found
 
     def close(self) -> None:
@@ -132,19 +164,20 @@ class Engine:
     def _open(self) -> Tables:
         if self._tables is None:
             kernel.require_btf()
-            self._tables = Tables(self._objects)
+            self._tables = Tables(objects_directory(), self._limits)
             self._free = list(range(SLOTS - 1, 0, -1))
         return self._tables
 
     def _close_tables(self) -> None:
         if self._tables is not None:
-            self._no_partition += self._tables.without_partition
+            self._closed.without_partition += self._tables.without_partition
+            self._closed.without_sample += self._tables.without_sample
             self._tables.close()
         self._tables = None
         self._slots, self._retired = {}, []
 
     def _attach(self, probe: Probe) -> Attached:
-        return ladder.attach(probe, self._objects, self._open().fds)
+        return ladder.attach(probe, self._open())
 
     def _watch(self, tables: Tables, plan: Plan) -> list[BackendKey]:
         """Makes the filter and the wants what the plan says. Returns the backends for which there is no slot."""

@@ -66,7 +66,7 @@ class Field(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Counter:
-    """One exported metric of an item, per IP family."""
+    """One exported metric of an item, per IP family and, at flow granularity, per flow."""
 
     name: str
     """The Prometheus name, with `_total`."""
@@ -77,13 +77,22 @@ class Counter:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """An exported distribution per flow, in the buckets of ebpf/rtt.bpf.c."""
+
+    name: str
+    help: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
 class Item:
     """One thing that can be monitored."""
 
     name: str
     """The field of MonitorPolicy."""
     ladders: tuple[Ladder, ...]
-    metrics: dict[Granularity, tuple[Counter, ...]] = field(hash=False)
+    metrics: dict[Granularity, tuple[Counter | Histogram, ...]] = field(hash=False)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -100,7 +109,8 @@ IP_RCV = Probe(
     "receive",
     (Program("ip_rcv_core", "fentry/ip_rcv_core"), Program("ip6_rcv_core", "fentry/ip6_rcv_core")),
 )
-NETIF_RECEIVE = Probe("receive", (Program("netif_receive_skb", "tp_btf/netif_receive_skb"),))
+FORWARD = Probe("receive", (Program("ip_forward", "fentry/ip_forward"), Program("ip6_forward", "fentry/ip6_forward")))
+NETIF_RECEIVE = Probe("receive", (Program("netif_receive", "tp_btf/netif_receive_skb"),))
 NET_DEV_QUEUE = Probe("transmit", (Program("net_dev_queue", "tp_btf/net_dev_queue"),))
 SYNACK = Probe("retransmit", (Program("tcp_retransmit_synack", "tp_btf/tcp_retransmit_synack"),))
 RETRANSMIT_ERR = Probe("retransmit", (Program("tcp_retransmit_err", "tp_btf/tcp_retransmit_skb", "(with err)"),))
@@ -110,51 +120,103 @@ SET_STATE_IN = Probe("open", (Program("set_state_in", "tp_btf/inet_sock_set_stat
 TCP_CONNECT = Probe("open", (Program("tcp_connect", "fexit/tcp_connect"),))
 SET_STATE_OUT = Probe("open", (Program("set_state_out", "tp_btf/inet_sock_set_state"),))
 
+TCP_PROBE = Probe("rtt", (Program("tcp_probe", "tp_btf/tcp_probe"),))
+MAKE_SYNACK = Probe("service", (Program("tcp_make_synack", "fentry/tcp_make_synack"),))
+SERVICE_LOCAL = Probe("service", (Program("service_local", "tp_btf/inet_sock_set_state", "(server)"),))
+SERVICE_REMOTE = Probe("service", (Program("service_remote", "tp_btf/inet_sock_set_state", "(client)"),))
+
 NETNS_EXIT = Probe("netns_exit", (Program("tcp_sk_exit", "fentry/tcp_sk_exit"),))
 """No item: guards the filter against reused namespace numbers while any pod is watched."""
 
+SERVICE_PORTS = Ladder(
+    "service ports",
+    (),
+    (
+        Rung((MAKE_SYNACK, SERVICE_REMOTE)),
+        Rung(
+            (SERVICE_LOCAL, SERVICE_REMOTE),
+            inexact="the handshake of the first connection to a service on a port from 32768 on, or from a client on "
+            "a port below, may appear as a flow of its own",
+        ),
+    ),
+)
+"""No item: learns which ports are services', for items at flow granularity."""
 
-def _traffic(name: str, direction: str, kind: Kind) -> tuple[Counter, ...]:
+
+def _traffic(prefix: str, item: str, kind: Kind, packets: str, octets: str) -> tuple[Counter, ...]:
     """Packets and bytes of one direction."""
     return (
-        Counter(
-            f"dolphin_ip_{name}_packets_total",
-            f"IP packets {direction}, as they are on the wire.",
-            Field.PACKETS,
-            ((kind, ()),),
-        ),
-        Counter(
-            f"dolphin_ip_{name}_bytes_total",
-            f"Bytes of the IP packets {direction}, headers included, as they are on the wire.",
-            Field.BYTES,
-            ((kind, ()),),
-        ),
+        Counter(f"{prefix}_{item}_packets_total", packets, Field.PACKETS, ((kind, ()),)),
+        Counter(f"{prefix}_{item}_bytes_total", octets, Field.BYTES, ((kind, ()),)),
     )
 
+
+def _both(item: str, kind: Kind, packets: str, octets: str) -> dict[Granularity, tuple[Counter | Histogram, ...]]:
+    """The same two metrics at both granularities."""
+    return {
+        Granularity.POD: _traffic("dolphin", item, kind, packets, octets),
+        Granularity.FLOW: _traffic("dolphin_flow", item, kind, packets, octets),
+    }
+
+
+def _retransmits(name: str) -> tuple[Counter, ...]:
+    return (Counter(name, "TCP segments retransmitted.", Field.PACKETS, ((Kind.TCP_RETRANS, ()),)),)
+
+
+_QUEUE_ENTRY = (
+    "devices stacked inside the pod count a packet once each, and packets dropped before the IP layer are included"
+)
 
 ITEMS: tuple[Item, ...] = (
     Item(
         name="ipReceive",
-        ladders=(
-            Ladder(
-                "",
-                (Kind.IP_RECEIVE,),
-                (
-                    Rung((IP_RCV,)),
-                    Rung(
-                        (NETIF_RECEIVE,),
-                        inexact="devices stacked inside the pod count a packet once each, "
-                        "and packets dropped before the IP layer are included",
-                    ),
-                ),
-            ),
+        ladders=(Ladder("", (Kind.IP_RECEIVE,), (Rung((IP_RCV,)), Rung((NETIF_RECEIVE,), inexact=_QUEUE_ENTRY))),),
+        metrics=_both(
+            "ip_receive",
+            Kind.IP_RECEIVE,
+            "IP packets received, as they are on the wire.",
+            "Bytes of the IP packets received, headers included, as they are on the wire.",
         ),
-        metrics={Granularity.POD: _traffic("receive", "received", Kind.IP_RECEIVE)},
     ),
     Item(
         name="ipSend",
         ladders=(Ladder("", (Kind.IP_SEND,), (Rung((NET_DEV_QUEUE,)),)),),
-        metrics={Granularity.POD: _traffic("send", "sent", Kind.IP_SEND)},
+        metrics=_both(
+            "ip_send",
+            Kind.IP_SEND,
+            "IP packets sent, as they are on the wire.",
+            "Bytes of the IP packets sent, headers included, as they are on the wire.",
+        ),
+    ),
+    Item(
+        name="tcpReceive",
+        ladders=(
+            Ladder(
+                "",
+                (Kind.TCP_RECEIVE,),
+                (
+                    Rung((IP_RCV, FORWARD)),
+                    Rung((IP_RCV,), inexact="segments that the pod forwards are included"),
+                    Rung((NETIF_RECEIVE,), inexact=f"{_QUEUE_ENTRY}, as are segments that the pod forwards"),
+                ),
+            ),
+        ),
+        metrics=_both(
+            "tcp_receive",
+            Kind.TCP_RECEIVE,
+            "TCP segments received, as they are on the wire.",
+            "Payload bytes of the TCP segments received, retransmissions included.",
+        ),
+    ),
+    Item(
+        name="tcpSend",
+        ladders=(Ladder("", (Kind.TCP_SEND,), (Rung((NET_DEV_QUEUE,)),)),),
+        metrics=_both(
+            "tcp_send",
+            Kind.TCP_SEND,
+            "TCP segments sent, as they are on the wire.",
+            "Payload bytes of the TCP segments sent, retransmissions included.",
+        ),
     ),
     Item(
         name="tcpRetrans",
@@ -170,12 +232,19 @@ ITEMS: tuple[Item, ...] = (
             ),
         ),
         metrics={
-            Granularity.POD: (
-                Counter(
-                    "dolphin_tcp_retransmits_total",
-                    "TCP segments retransmitted.",
-                    Field.PACKETS,
-                    ((Kind.TCP_RETRANS, ()),),
+            Granularity.POD: _retransmits("dolphin_tcp_retransmits_total"),
+            Granularity.FLOW: _retransmits("dolphin_flow_tcp_retransmits_total"),
+        },
+    ),
+    Item(
+        name="tcpRtt",
+        ladders=(Ladder("", (Kind.TCP_RTT,), (Rung((TCP_PROBE,)),)),),
+        metrics={
+            Granularity.FLOW: (
+                Histogram(
+                    "dolphin_flow_tcp_rtt_microseconds",
+                    "Smoothed round-trip time of TCP connections, at most one sample per round trip and connection.",
+                    Kind.TCP_RTT,
                 ),
             ),
         },

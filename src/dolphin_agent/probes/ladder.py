@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dolphin_agent.bpf.object import Object
 from dolphin_agent.errors import BpfError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
-    from dolphin_agent.bpf.object import Program
+    from dolphin_agent.bpf.object import Object, Program
+    from dolphin_agent.bpf.tables import Tables
     from dolphin_agent.probes.items import Ladder, Probe, Rung
 
 RETRY_SECONDS = 60.0
@@ -45,6 +44,14 @@ class Choice:
     """One for each rung tried and refused, best first."""
 
     @property
+    def passed_over(self) -> tuple[Probe, ...]:
+        """The probes of the better rungs that are not on the one in use."""
+        if self.rung is None:
+            return ()
+        better = self.ladder.rungs[: self.ladder.rungs.index(self.rung)]
+        return tuple(probe for rung in better for probe in rung.probes if probe not in self.rung.probes)
+
+    @property
     def hooks(self) -> str:
         """The hooks in use, for people; empty when there are none."""
         return ", ".join(probe.hooks for probe in self.rung.probes) if self.rung else ""
@@ -66,11 +73,11 @@ class Attached:
         self._object.close()
 
 
-def attach(probe: Probe, objects: Path, shared: Mapping[str, int]) -> Attached:
+def attach(probe: Probe, tables: Tables) -> Attached:
     """Loads and attaches all programs of a probe, or none. Raises BpfError with the kernel's reason."""
-    bpf_object = Object(objects / f"{probe.source}.bpf.o")
+    bpf_object = tables.open(probe.source)
     try:
-        bpf_object.reuse(shared)
+        bpf_object.reuse(tables.fds)
         names = [program.name for program in probe.programs]
         bpf_object.load(names)
         return Attached(bpf_object, [bpf_object.attach(name) for name in names])
@@ -87,6 +94,7 @@ class Climber:
         self._clock = clock
         self._attached: dict[Probe, Attached] = {}
         self._refused: dict[Probe, tuple[float, BpfError]] = {}
+        self._held: set[Probe] = set()
         self._misses: dict[Probe, int] = {}
         self._logged: set[tuple[str, str]] = set()
         self.choices: dict[Ladder, Choice] = {}
@@ -99,9 +107,11 @@ class Climber:
     def climb(self, ladders: Iterable[Ladder], always: Iterable[Probe] = ()) -> None:
         """Attaches what is missing for these ladders, and `always` if the kernel lets it; detaches what is not needed.
 
-        A ladder that runs already keeps its rung: changing it under way would lose events.
+        A ladder that runs already keeps its rung: changing it under way would lose events. For the same reason a probe
+        above its rung stays refused to all others: both would count the same packets.
         """
         wanted = dict.fromkeys(ladders)
+        self._held = {probe for choice in self.choices.values() for probe in choice.passed_over}
         self.choices = {ladder: self._settled(ladder) or self._climb(ladder) for ladder in wanted}
         needed = {probe for choice in self.choices.values() if choice.rung for probe in choice.rung.probes}
         needed.update(probe for probe in always if self._try(probe) is None)
@@ -147,7 +157,7 @@ class Climber:
         if probe in self._attached:
             return None
         refused = self._refused.get(probe)
-        if refused and self._clock() - refused[0] < RETRY_SECONDS:
+        if refused and (probe in self._held or self._clock() - refused[0] < RETRY_SECONDS):
             return refused[1]
         try:
             self._attached[probe] = self._attach(probe)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dolphin_agent.probes.items import BY_NAME
+from dolphin_agent.bpf.layouts import ANY_PER_FLOW
+from dolphin_agent.policy.vocabulary import Granularity
+from dolphin_agent.probes.items import BY_NAME, SERVICE_PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dolphin_agent.pods.backend import Backend, BackendKey
     from dolphin_agent.policy.model import MonitorPolicy
-    from dolphin_agent.policy.vocabulary import Granularity
-    from dolphin_agent.probes.items import Item, Ladder
+    from dolphin_agent.probes.items import Ladder
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,19 @@ class Plan:
 
     series: tuple[Series, ...] = ()
     wants: Mapping[BackendKey, int] = field(default_factory=dict)
-    """Backend -> bits of the kinds to count, over all tasks."""
+    """Backend -> Kind.counted and Kind.per_flow bits, over all tasks."""
     ladders: tuple[Ladder, ...] = ()
     """Every ladder that some backend needs, in the order of declaration."""
-    unmeasured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Task -> `item/granularity` asked for that this version does not measure."""
 
 
-def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend]) -> Plan:
+def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend], *, fold_ports: bool = True) -> Plan:
     """The plan that answers all policies over all backends; each kind is counted once per backend."""
     backends = tuple(backends)
     series: list[Series] = []
     wants: dict[BackendKey, int] = {}
     needed: set[str] = set()
-    unmeasured: dict[str, tuple[str, ...]] = {}
     for policy in policies:
-        items, missing = _measured(policy)
-        if missing:
-            unmeasured[policy.task] = missing
+        items = [(BY_NAME[name], granularity) for name, granularity in policy.monitor.items()]
         for backend in backends:
             if not items or not policy.selector.matches(backend.pod.labels):
                 continue
@@ -61,19 +57,10 @@ def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend]) ->
             for item, granularity in items:
                 needed.add(item.name)
                 for kind in item.kinds:
-                    wants[backend.key] = wants.get(backend.key, 0) | 1 << kind
+                    bits = kind.counted | (kind.per_flow if granularity is Granularity.FLOW else 0)
+                    wants[backend.key] = wants.get(backend.key, 0) | bits
                 series.append(Series(policy.task, backend.key, backend.pod.full_name, item.name, granularity, labels))
-    ladders = tuple(ladder for name, item in BY_NAME.items() if name in needed for ladder in item.ladders)
-    return Plan(tuple(series), wants, ladders, unmeasured)
-
-
-def _measured(policy: MonitorPolicy) -> tuple[list[tuple[Item, Granularity]], tuple[str, ...]]:
-    """The policy's items that can be measured, and the names of those that cannot."""
-    found, missing = [], []
-    for name, granularity in policy.monitor.items():
-        item = BY_NAME.get(name)
-        if item and granularity in item.metrics:
-            found.append((item, granularity))
-        else:
-            missing.append(f"{name}/{granularity}")
-    return found, tuple(missing)
+    ladders = [ladder for name, item in BY_NAME.items() if name in needed for ladder in item.ladders]
+    if fold_ports and any(bits & ANY_PER_FLOW for bits in wants.values()):
+        ladders.append(SERVICE_PORTS)
+    return Plan(tuple(series), wants, tuple(dict.fromkeys(ladders)))

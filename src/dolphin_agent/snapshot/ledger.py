@@ -1,27 +1,33 @@
 """Adds up drained counts and gives each series its own start.
 
 The kernel counts a kind once per backend however many tasks want it; a task's series is the backend's total less what
-it was when the series began.
+it was when the series began. A pod's total is what was counted per pod plus what was counted per flow, so the flows
+shown and `other`, which is the rest, always make up the pod's series.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import add
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf.layouts import Family as IpFamily
-from dolphin_agent.bpf.layouts import Kind
+from dolphin_agent.bpf.layouts import Kind, Record
 from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
-from dolphin_agent.probes.items import BY_NAME, ITEMS
-from dolphin_agent.snapshot.model import Family, Point, Snapshot
+from dolphin_agent.policy.vocabulary import Granularity
+from dolphin_agent.probes.items import BY_NAME, ITEMS, Histogram
+from dolphin_agent.snapshot.flows import FIELDS, OTHER, Book, Books, labelled
+from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Point, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from dolphin_agent.bpf.flow_tables import Limits
     from dolphin_agent.pods.backend import BackendKey
+    from dolphin_agent.probes.engine import Drain
     from dolphin_agent.probes.items import Counter
     from dolphin_agent.probes.plan import Series
+    from dolphin_agent.snapshot.flows import Flow, Rtt
     from dolphin_agent.snapshot.model import Labels
 
 FAMILY_LABEL = {IpFamily.IPV4: "ipv4", IpFamily.IPV6: "ipv6"}
@@ -29,23 +35,58 @@ FAMILY_LABEL = {IpFamily.IPV4: "ipv4", IpFamily.IPV6: "ipv6"}
 
 @dataclass(frozen=True)
 class _Baseline:
+    """What there was when a series began."""
+
     start: float
     counts: Sequence[int]
+    flows: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """id of a Flow -> its counts; of flows known before a series at flow granularity began."""
+    rtts: Mapping[int, Distribution] = field(default_factory=dict)
+    """id of an Rtt -> its samples, likewise."""
+    kept: tuple[object, ...] = ()
+    """The records themselves, so that no later one has the id of one of them."""
+
+
+_NOTHING = (0, 0, 0, 0)
+_NO_SAMPLES = Distribution()
 
 
 class Ledger:
     """Totals per backend and the series over them. Used by one thread; its snapshots by all."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits, idle_seconds: float) -> None:
+        self._idle = idle_seconds
+        self._books = Books(limits.max_flows)
         self._totals: dict[BackendKey, list[int]] = {}
+        self._flows: dict[BackendKey, Book] = {}
         self._series: dict[Series, _Baseline] = {}
         self._kinds: frozenset[Kind] = frozenset()
 
-    def credit(self, drained: Mapping[BackendKey, Sequence[int]]) -> None:
+    @property
+    def flows(self) -> int:
+        """Flow records kept now."""
+        return self._books.size
+
+    @property
+    def refused(self) -> int:
+        """How often a flow's counts went to `other` as there was no room for its record."""
+        return self._books.refused
+
+    def credit(self, drain: Drain, now: float) -> None:
         """Adds one drain. Counts of backends that no series needs any more are dropped."""
-        for key, counts in drained.items():
+        for key, counts in drain.pods.items():
             if (total := self._totals.get(key)) is not None:
                 self._totals[key] = list(map(add, total, counts))
+        books = {slot: book for slot, key in drain.owners.items() if (book := self._flows.get(key))}
+        for table in drain.tables:
+            for (slot, record), added in self._books.credit(table, books, now).items():
+                total = self._totals[drain.owners[slot]]
+                for kind, (of, offset) in FIELDS.items():
+                    if of == record:
+                        index = word(kind, table.family)
+                        total[index] += added[offset]
+                        total[index + 1] += added[offset + 1]
+        self._books.expire(books.values(), now - self._idle)
 
     def follow(self, series: Iterable[Series], now: float, kinds: Iterable[Kind] = Kind) -> None:
         """Makes the series those of a new plan. Call after a drain was credited and before the next one.
@@ -56,27 +97,91 @@ class Ledger:
         self._kinds = frozenset(kinds)
         wanted = dict.fromkeys(series)
         backends = {one.backend for one in wanted}
+        for gone in self._flows.keys() - backends:
+            self._books.forget(self._flows[gone])
         self._totals = {key: self._totals.get(key, [0] * WORDS_PER_SLOT) for key in backends}
-        self._series = {
-            one: self._series.get(one) or _Baseline(now, tuple(self._totals[one.backend])) for one in wanted
-        }
+        self._flows = {key: self._flows.get(key) or Book() for key in backends}
+        self._series = {one: self._series.get(one) or self._begin(one, now) for one in wanted}
+
+    def _begin(self, series: Series, now: float) -> _Baseline:
+        counts = tuple(self._totals[series.backend])
+        if series.granularity is Granularity.POD:
+            return _Baseline(now, counts)
+        book = self._flows[series.backend]
+        flows = [flow for records in book.flows.values() for flow in records.values()]
+        rtts = [rtt for records in book.rtts.values() for rtt in records.values()]
+        rtts.extend(book.other_rtts.values())
+        return _Baseline(
+            now,
+            counts,
+            {id(flow): tuple(flow.counts) for flow in flows},
+            {id(rtt): rtt.freeze() for rtt in rtts},
+            (*flows, *rtts),
+        )
 
     def snapshot(self, now: float) -> Snapshot:
         """All series as they are now, grouped by metric in the order of declaration."""
         points: dict[str, list[Point]] = {}
-        metrics: dict[str, Counter] = {}
+        distributions: dict[str, list[DistributionPoint]] = {}
         for series, baseline in self._series.items():
-            total = self._totals[series.backend]
             common: Labels = (("pod", series.pod), ("task", series.task), *series.labels)
             for metric in BY_NAME[series.item].metrics[series.granularity]:
-                metrics[metric.name] = metric
+                if isinstance(metric, Histogram):
+                    if metric.kind in self._kinds:
+                        made = self._distributions(series, baseline, common)
+                        distributions.setdefault(metric.name, []).extend(made)
+                    continue
                 found = points.setdefault(metric.name, [])
                 for kind, extra in metric.kinds:
                     if kind not in self._kinds:
                         continue
                     for family, label in FAMILY_LABEL.items():
-                        index = word(kind, family) + metric.field
-                        value = total[index] - baseline.counts[index]
-                        found.append(Point((*common, ("ipfamily", label), *extra), value, baseline.start))
-        declared = [m.name for item in ITEMS for counters in item.metrics.values() for m in counters]
-        return Snapshot(now, tuple(Family(metrics[n], tuple(points[n])) for n in declared if points.get(n)))
+                        labels = (*common, ("ipfamily", label), *extra)
+                        found.extend(self._points(series, baseline, metric, kind, family, labels))
+        declared = (metric for item in ITEMS for metrics in item.metrics.values() for metric in metrics)
+        families = (
+            Family(metric, tuple(points.get(metric.name, ())), tuple(distributions.get(metric.name, ())))
+            for metric in declared
+        )
+        return Snapshot(now, tuple(family for family in families if family.points or family.distributions))
+
+    def _points(
+        self, series: Series, baseline: _Baseline, metric: Counter, kind: Kind, family: IpFamily, labels: Labels
+    ) -> Iterator[Point]:
+        index = word(kind, family) + metric.field
+        value = self._totals[series.backend][index] - baseline.counts[index]
+        if series.granularity is Granularity.POD:
+            yield Point(labels, value, baseline.start)
+            return
+        record, offset = FIELDS[kind]
+        number = offset + metric.field
+        for flow in self._counted(series, family, record, offset):
+            part = flow.counts[number] - baseline.flows.get(id(flow), _NOTHING)[number]
+            value -= part
+            yield Point(labels + flow.labels, part, max(flow.start, baseline.start))
+        yield Point(labels + OTHER, value, baseline.start)
+
+    def _counted(self, series: Series, family: IpFamily, record: Record, offset: int) -> Iterator[Flow]:
+        """The flows that have counted packets of this kind."""
+        for flow in labelled(self._flows[series.backend].flows[family, record], family):
+            if flow.counts[offset] or flow.counts[offset + 1]:
+                yield flow
+
+    def _distributions(self, series: Series, baseline: _Baseline, common: Labels) -> Iterator[DistributionPoint]:
+        book = self._flows[series.backend]
+        for family, label in FAMILY_LABEL.items():
+            labels: Labels = (*common, ("ipfamily", label))
+            for rtt in labelled(book.rtts[family], family):
+                value = _less(rtt, baseline.rtts.get(id(rtt), _NO_SAMPLES))
+                yield DistributionPoint(labels + rtt.labels, value, max(rtt.start, baseline.start))
+            other = book.other_rtts.get(family)
+            value = _less(other, baseline.rtts.get(id(other), _NO_SAMPLES)) if other else _NO_SAMPLES
+            yield DistributionPoint(labels + OTHER, value, baseline.start)
+
+
+def _less(rtt: Rtt, before: Distribution) -> Distribution:
+    """The samples since."""
+    if not before.counts:
+        return rtt.freeze()
+    counts = {bucket: count - before.counts.get(bucket, 0) for bucket, count in rtt.counts.items()}
+    return Distribution({bucket: count for bucket, count in counts.items() if count}, rtt.sum - before.sum)

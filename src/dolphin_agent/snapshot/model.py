@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from dolphin_agent.probes.items import Counter
+    from collections.abc import Mapping
+
+    from dolphin_agent.probes.items import Counter, Histogram
 
 Labels = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class Point:
-    """One series at one moment."""
+class Point(NamedTuple):
+    """One series of a counter at one moment."""
 
     labels: Labels
     value: int
@@ -22,11 +23,34 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """A histogram in the kernel's buckets (snapshot/buckets.py)."""
+
+    counts: Mapping[int, int] = field(default_factory=dict)
+    """Bucket index -> samples; empty buckets are left out."""
+    sum: int = 0
+
+    @property
+    def count(self) -> int:
+        """All samples."""
+        return sum(self.counts.values())
+
+
+class DistributionPoint(NamedTuple):
+    """One series of a histogram at one moment."""
+
+    labels: Labels
+    value: Distribution
+    start: float
+
+
+@dataclass(frozen=True)
 class Family:
     """All series of one metric."""
 
-    metric: Counter
-    points: tuple[Point, ...]
+    metric: Counter | Histogram
+    points: tuple[Point, ...] = ()
+    distributions: tuple[DistributionPoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,5 +63,5 @@ class Snapshot:
 
     @property
     def series(self) -> int:
-        """Number of series."""
-        return sum(len(family.points) for family in self.families)
+        """Number of series; a histogram is one."""
+        return sum(len(family.points) + len(family.distributions) for family in self.families)

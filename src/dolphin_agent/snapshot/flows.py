@@ -1,0 +1,274 @@
+"""The flows of one pod: records that drained tables are added to, bounded in number and dropped when idle."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from struct import iter_unpack
+from typing import TYPE_CHECKING, TypeVar
+
+from dolphin_agent.bpf.layouts import BUCKET_SHIFT, Family, Kind, Record
+from dolphin_agent.snapshot.model import Distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from dolphin_agent.bpf.flow_tables import DrainedTable
+    from dolphin_agent.snapshot.model import Labels
+
+FIELDS: Mapping[Kind, tuple[Record, int]] = {
+    Kind.IP_RECEIVE: (Record.RECEIVED, 0),
+    Kind.TCP_RECEIVE: (Record.RECEIVED, 2),
+    Kind.IP_SEND: (Record.SENT, 0),
+    Kind.TCP_SEND: (Record.SENT, 2),
+    Kind.TCP_RETRANS: (Record.RETRANSMITTED, 0),
+}
+"""Kind -> the record that counts it, and the index of its packets among the record's numbers; its bytes are next."""
+
+COUNTED = (Record.RECEIVED, Record.SENT, Record.RETRANSMITTED)
+"""The records that hold a Flow."""
+
+OTHER: Labels = tuple((name, "other") for name in ("srcip", "dstip", "srcport", "dstport", "protocol"))
+"""What could not be kept in detail."""
+
+EPHEMERAL = "ephemeral"
+PROTOCOLS = {
+    1: "icmp",
+    2: "igmp",
+    4: "ipip",
+    6: "tcp",
+    17: "udp",
+    41: "ipv6",
+    47: "gre",
+    50: "esp",
+    51: "ah",
+    58: "icmpv6",
+    132: "sctp",
+    136: "udplite",
+}
+"""The names of IANA's list, lower case; others are shown as their number."""
+
+_SIGN = 1 << 63
+_WRAP = 1 << 64
+# A key's bytes: protocol, record, slot and bucket (two bytes), local port, remote port, local address, remote address.
+_RECORD = 1
+_SLOT = slice(2, 4)
+_BUCKET_BITS = BUCKET_SHIFT - 24
+_ADDRESS_BYTES = {Family.IPV4: 4, Family.IPV6: 16}
+
+
+class Flow:
+    """One flow in one direction: four numbers, see FIELDS."""
+
+    __slots__ = ("counts", "labels", "seen", "start")
+
+    def __init__(self, start: float) -> None:
+        self.counts = [0, 0, 0, 0]
+        self.start = start
+        self.seen = start
+        self.labels: Labels = ()
+
+
+class Rtt:
+    """The round-trip times of one flow."""
+
+    __slots__ = ("counts", "labels", "seen", "start", "sum")
+
+    def __init__(self, start: float) -> None:
+        self.counts: dict[int, int] = {}
+        self.sum = 0
+        self.start = start
+        self.seen = start
+        self.labels: Labels = ()
+
+    def add(self, other: Rtt) -> None:
+        """Adds up two."""
+        for bucket, count in other.counts.items():
+            self.counts[bucket] = self.counts.get(bucket, 0) + count
+        self.sum += other.sum
+
+    def freeze(self) -> Distribution:
+        """An immutable copy."""
+        return Distribution(dict(self.counts), self.sum)
+
+
+class Book:
+    """All flows of one pod, per family."""
+
+    def __init__(self) -> None:
+        self.flows: dict[tuple[Family, Record], dict[bytes, Flow]] = {}
+        self.rtts: dict[Family, dict[bytes, Rtt]] = {family: {} for family in Family}
+        self.other_rtts: dict[Family, Rtt] = {}
+        """Samples of flows that found no room or have gone idle."""
+        for family in Family:
+            for record in COUNTED:
+                self.flows[family, record] = {}
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return sum(map(len, self.flows.values())) + sum(map(len, self.rtts.values()))
+
+
+class Books:
+    """The books of all pods, under one limit."""
+
+    def __init__(self, max_flows: int) -> None:
+        self._max_flows = max_flows
+        self.size = 0
+        """Records kept now."""
+        self.refused = 0
+        """How often a flow's counts went to `other` as there was no room for its record."""
+
+    def credit(self, table: DrainedTable, books: Mapping[int, Book], now: float) -> dict[tuple[int, Record], list[int]]:
+        """Adds a drained table to the books, slot -> book; entries of other slots are dropped.
+
+        Returns what was added for each slot and record, whether or not there was room for its flow.
+        """
+        if table.name.startswith("samples"):
+            return self._credit_samples(table, books, now)
+        return self._credit_traffic(table, books, now)
+
+    def _credit_traffic(
+        self, table: DrainedTable, books: Mapping[int, Book], now: float
+    ) -> dict[tuple[int, Record], list[int]]:
+        places = {
+            bytes((record,)) + slot.to_bytes(2, "little"): book.flows[table.family, record]
+            for slot, book in books.items()
+            for record in COUNTED
+        }
+        sums = {tag: [0, 0, 0, 0] for tag in places}
+        unused = table.unused
+        for chunk in table.chunks:
+            for key, packets, octets, segments, payload in iter_unpack(table.format, chunk):
+                if key == unused:
+                    continue
+                tag = key[1:4]
+                place = places.get(tag)
+                if place is None:
+                    continue
+                if segments >= _SIGN:  # more was taken back (forwarded) than counted since the flip
+                    segments -= _WRAP  # noqa: PLW2901
+                if payload >= _SIGN:
+                    payload -= _WRAP  # noqa: PLW2901
+                total = sums[tag]
+                total[0] += packets
+                total[1] += octets
+                total[2] += segments
+                total[3] += payload
+                flow = place.get(key)
+                if flow is None:
+                    if not self._has_room():
+                        continue
+                    flow = place[key] = Flow(now)
+                counts = flow.counts
+                counts[0] += packets
+                counts[1] += octets
+                counts[2] += segments
+                counts[3] += payload
+                flow.seen = now
+        return {(int.from_bytes(t[1:3], "little"), Record(t[0])): total for t, total in sums.items() if any(total)}
+
+    def _credit_samples(
+        self, table: DrainedTable, books: Mapping[int, Book], now: float
+    ) -> dict[tuple[int, Record], list[int]]:
+        sums: dict[tuple[int, Record], list[int]] = {}
+        unused = table.unused
+        for chunk in table.chunks:
+            for key, count, total in iter_unpack(table.format, chunk):
+                if key == unused:
+                    continue
+                slot = key[2] | (key[3] & (1 << _BUCKET_BITS) - 1) << 8
+                book = books.get(slot)
+                if book is None:
+                    continue
+                if key[_RECORD] == Record.RTT:
+                    self._add_rtt(book, table.family, key, count, total, now)
+                    continue
+                added = sums.setdefault((slot, Record.RETRANSMITTED), [0, 0, 0, 0])
+                added[0] += total
+                place = book.flows[table.family, Record.RETRANSMITTED]
+                flow = place.get(key)
+                if flow is None:
+                    if not self._has_room():
+                        continue
+                    flow = place[key] = Flow(now)
+                flow.counts[0] += total
+                flow.seen = now
+        return sums
+
+    def _add_rtt(self, book: Book, family: Family, key: bytes, count: int, total: int, now: float) -> None:
+        bucket = key[3] >> _BUCKET_BITS
+        key = key[:3] + bytes((key[3] & (1 << _BUCKET_BITS) - 1,)) + key[4:]
+        rtts = book.rtts[family]
+        rtt = rtts.get(key)
+        if rtt is None:
+            if self._has_room():
+                rtt = rtts[key] = Rtt(now)
+            else:
+                rtt = book.other_rtts.setdefault(family, Rtt(now))
+        rtt.counts[bucket] = rtt.counts.get(bucket, 0) + count
+        rtt.sum += total
+        rtt.seen = now
+
+    def _has_room(self) -> bool:
+        """Takes a place, if there is one."""
+        if self.size >= self._max_flows:
+            self.refused += 1
+            return False
+        self.size += 1
+        return True
+
+    def expire(self, books: Iterable[Book], before: float) -> None:
+        """Forgets flows not seen since; their counts stay in the pod's totals, so that they move to `other`."""
+        for book in books:
+            for flows in book.flows.values():
+                for key in [key for key, flow in flows.items() if flow.seen < before]:
+                    del flows[key]
+                    self.size -= 1
+            for family, rtts in book.rtts.items():
+                for key in [key for key, rtt in rtts.items() if rtt.seen < before]:
+                    gone = rtts.pop(key)
+                    book.other_rtts.setdefault(family, Rtt(gone.start)).add(gone)
+                    self.size -= 1
+
+    def forget(self, book: Book) -> None:
+        """Frees the places of a pod that is gone."""
+        self.size -= book.size
+
+
+def labels_of(key: bytes, family: Family) -> Labels:
+    """The five labels of a flow, source and destination as in its packets."""
+    size = _ADDRESS_BYTES[family]
+    protocol = key[0]
+    ports = int.from_bytes(key[4:6], "big"), int.from_bytes(key[6:8], "big")
+    local, remote = ports
+    # Both are 0 where there are none: later fragments, ICMP. One is 0 where it was folded.
+    shown = tuple(str(port) if port or not (local or remote) else EPHEMERAL for port in ports)
+    ends = [(_address(key[8 : 8 + size]), shown[0]), (_address(key[8 + size : 8 + 2 * size]), shown[1])]
+    if key[_RECORD] == Record.RECEIVED:
+        ends.reverse()
+    (source, source_port), (destination, destination_port) = ends
+    return (
+        ("srcip", source),
+        ("dstip", destination),
+        ("srcport", source_port),
+        ("dstport", destination_port),
+        ("protocol", PROTOCOLS.get(protocol) or str(protocol)),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _address(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
+R = TypeVar("R", Flow, Rtt)
+
+
+def labelled(records: Mapping[bytes, R], family: Family) -> Iterator[R]:
+    """The records, their labels made: once in a record's life, as it takes longer than all the rest."""
+    for key, record in records.items():
+        if not record.labels:
+            record.labels = labels_of(key, family)
+        yield record

@@ -1,5 +1,7 @@
 # make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
-# make test     everything: lint, unit tests, VM suite                           (KERNELS="5.10 7.2": other kernels)
+# make test     everything: lint, unit tests, VM suite                           (KERNELS="6.12": not all four kernels)
+# make vm-preempt  the item tests on a preemptible kernel
+# make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
 # make lint     ruff, mypy, import-linter, clang-format
 # make build    the wheel, in dist/
@@ -8,7 +10,8 @@
 # the VMs in ~/.cache/dolphin-agent.
 
 PYTHON  ?= python3
-KERNELS ?= 6.1 6.12
+KERNELS ?= 5.10 6.1 6.12 7.2
+PATHS_KERNELS ?= 5.10 6.12
 KERNEL  ?=
 
 BIN := .venv/bin
@@ -27,24 +30,44 @@ demo: .venv/installed
 unit: .venv/installed
 	$(BIN)/python -m pytest
 
-# The VM harness itself: what a guest that crashes, hangs or is missing turns into. Runs on this machine.
+# The VM harness itself: what a guest that crashes, hangs or is missing turns into; how costs are compared. Runs on
+# this machine.
 harness: .venv/installed
-	$(BIN)/python -m pytest integration/vm
+	$(BIN)/python -m pytest integration/vm integration/bench
 
+# Unusual paths take as long as all the rest; by default they run on the oldest kernel and on one that has everything.
 vm: .venv/installed
-	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)"
+	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py
+	$(BIN)/python -m integration.vm pytest --kernels "$(PATHS_KERNELS)" -- integration/test_paths.py
+
+# The same tests of items where the kernel may be preempted anywhere; 7.2 is built so.
+vm-preempt: .venv/installed
+	$(BIN)/python -m integration.vm pytest --kernels 6.12 --append preempt=full -- integration/test_load.py \
+		$(wildcard integration/test_ip_*.py integration/test_tcp_*.py)
+
+# What the agent costs, as integration/README.md says; bench-baseline accepts the present figures.
+bench: .venv/installed
+	$(BIN)/python -m integration.bench --kernels "$(KERNELS)"
+
+# What a drain and a scrape cost in Python, and a running agent with 20,000 flows; on this machine.
+bench-userspace: .venv/installed
+	$(BIN)/python -m integration.bench.userspace
+	$(BIN)/python -m integration.bench.agent
+
+bench-baseline: .venv/installed
+	$(BIN)/python -m integration.bench --kernels "$(KERNELS)" --rewrite
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run -Werror ebpf/*.bpf.c ebpf/include/*.h
+	$(BIN)/clang-format --dry-run -Werror ebpf/*.bpf.c ebpf/include/*.h integration/bench/*.bpf.c
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i ebpf/*.bpf.c ebpf/include/*.h
+	$(BIN)/clang-format -i ebpf/*.bpf.c ebpf/include/*.h integration/bench/*.bpf.c
 
 objects: | packages
 	$(MAKE) -C ebpf
@@ -70,4 +93,4 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test demo unit harness vm lint format objects build packages clean
+.PHONY: test demo unit harness vm vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean

@@ -15,7 +15,7 @@ from integration.lib.counters import FAMILIES
 from integration.lib.manifests import Manifests, PodManifest
 from integration.lib.topology import Pair, joined_pair, routed_pair
 from integration.lib.wait import wait_until
-from integration.scenarios import MODES, Bench
+from integration.scenarios import GRANULARITIES, MODES, Bench
 from integration.vm.boot import OUT_VARIABLE
 
 if TYPE_CHECKING:
@@ -84,19 +84,35 @@ def start_agent(guest: None, manifests: Manifests, tmp_path: Path) -> Iterator[S
 
 @pytest.fixture(scope="session")
 def bench(guest: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:  # noqa: ARG001
-    """Two pods, and an agent that counts every item of both."""
-    root = tmp_path_factory.mktemp("bench")
-    manifests = Manifests(root)
-    manifests.write_policy("all", [item.name for item in ITEMS])
-    with joined_pair("bench") as pair, running(manifests, root, port=BENCH_PORT) as agent:
-        manifests.write_pods(PodManifest("a", pair.a.netns.path), PodManifest("b", pair.b.netns.path))
-        agent.wait_ready()
-        wait_until(
-            lambda: len(agent.metrics().series("dolphin_ip_send_packets_total")) == len(FAMILIES) * 2,
-            deadline=_DETACH_DEADLINE,
-            what="both pods have series",
-        )
-        yield Bench(pair, agent)
+    """Two pods, and the agents that count every item of both: per pod, and per flow as well."""
+    with joined_pair("bench") as pair, ExitStack() as stack:
+        agents = {}
+        for port, granularity in enumerate(GRANULARITIES, BENCH_PORT):
+            root = tmp_path_factory.mktemp(f"bench-{granularity}")
+            manifests = Manifests(root)
+            for policy in GRANULARITIES[: GRANULARITIES.index(granularity) + 1]:
+                manifests.write_policy(policy, items_at(policy), granularity=policy)
+            manifests.write_pods(PodManifest("a", pair.a.netns.path), PodManifest("b", pair.b.netns.path))
+            agents[granularity] = stack.enter_context(running(manifests, root, port=port))
+        for agent in agents.values():
+            agent.wait_ready()
+            wait_until(
+                lambda: len(agent.metrics().series("dolphin_ip_send_packets_total")) == len(FAMILIES) * 2,  # noqa: B023
+                deadline=_DETACH_DEADLINE,
+                what="both pods have series",
+            )
+        yield Bench(pair, agents)
+
+
+def items_at(granularity: str) -> list[str]:
+    """Every item that has a granularity."""
+    return [item.name for item in ITEMS if granularity in item.metrics]
+
+
+@pytest.fixture(params=GRANULARITIES)
+def granularity(request: pytest.FixtureRequest) -> str:
+    """Per pod, and per flow."""
+    return str(request.param)
 
 
 @pytest.fixture(params=MODES)

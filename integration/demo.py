@@ -41,9 +41,21 @@ spec:
       ipReceive: {aggregateType: pod}
       ipSend: {aggregateType: pod}
     tcp:
+      tcpSend: {aggregateType: pod}
       tcpRetrans: {aggregateType: pod}
       tcpNewConnection: {aggregateType: pod}
 """
+FLOWS = """\
+apiVersion: crd.dolphin.io/v1
+kind: MonitorPolicy
+metadata: {name: demo-flows, namespace: kube-system}
+spec:
+  selector: {matchLabels: {app: client}}
+  monitor:
+    ip: {ipSend: {aggregateType: flow}}
+    tcp: {tcpRtt: {aggregateType: flow}}
+"""
+FIVE = ("srcip", "srcport", "dstip", "dstport", "protocol")
 
 
 def rows(name: str, samples: Samples, kernel: Counters, other: Counters) -> list[tuple[str, str, int, int]]:
@@ -60,6 +72,10 @@ def rows(name: str, samples: Samples, kernel: Counters, other: Counters) -> list
         received, sent = kernel.ip_receive_packets(family), other.ip_receive_packets(family)
         table.append((name, f"{family} packets received", ours("ip_receive_packets", ipfamily=family), received))
         table.append((name, f"{family} packets sent", ours("ip_send_packets", ipfamily=family), sent))
+    # A SYN-ACK sent again is in both; only the server, who opens no connection, sends any.
+    again = 0 if kernel.active_opens else kernel["TcpExt.TCPSynRetrans"]
+    segments = kernel.out_segs + kernel.retrans_segs - again
+    table.append((name, "tcp segments sent", ours("tcp_send_packets"), segments))
     table.append((name, "tcp retransmits", ours("tcp_retransmits"), kernel.retrans_segs))
     table.append((name, "tcp opens, outbound", ours("tcp_new_connections", direction="outbound"), kernel.active_opens))
     table.append((name, "tcp opens, inbound", ours("tcp_new_connections", direction="inbound"), kernel.passive_opens))
@@ -71,6 +87,20 @@ def show(table: list[tuple[str, str, int, int]]) -> None:
     print(f"\n{'POD':8} {'COUNTER':24} {'AGENT':>12} {'KERNEL':>12} {'DIFFERENCE':>10}")
     for pod, what, ours, theirs in table:
         print(f"{pod:8} {what:24} {ours:12} {theirs:12} {ours - theirs:10}", flush=True)
+
+
+def show_flows(samples: Samples) -> bool:
+    """Print what the client sent per flow; whether all of it is what its pod sent."""
+    print(f"\n{'CLIENT SENT TO':44} {'PACKETS':>10} {'RTT, MEAN':>12}")
+    for labels in samples.series("dolphin_flow_ip_send_packets_total"):
+        flow = {name: labels[name] for name in FIVE}
+        packets = samples.value("dolphin_flow_ip_send_packets_total", **flow)
+        rtts = samples.value("dolphin_flow_tcp_rtt_microseconds_count", **flow)
+        rtt = f"{samples.value('dolphin_flow_tcp_rtt_microseconds_sum', **flow) / rtts / 1000:.2f} ms" if rtts else ""
+        print(f"{flow['dstip']:>28} {flow['dstport']:>9} {flow['protocol']:5} {packets:10.0f} {rtt:>12}")
+    pods = samples.value("dolphin_ip_send_packets_total", pod="default/client")
+    # Both policies began together, so that each flow's zero is its pod's.
+    return samples.value("dolphin_flow_ip_send_packets_total") == pods
 
 
 def talk(pair: Pair) -> None:
@@ -99,11 +129,12 @@ def main() -> int:
         root = Path(directory)
         manifests = Manifests(root)
         manifests.write_policy_text("demo", POLICY)
+        manifests.write_policy_text("demo-flows", FLOWS)
         manifests.write_pods(
             PodManifest("client", pair.a.netns.path, labels={"app": "client"}),
             PodManifest("server", pair.b.netns.path, labels={"app": "server"}),
         )
-        print(f"--- policy\n{POLICY}--- agent")
+        print(f"--- policies\n{POLICY}---\n{FLOWS}--- agent")
         with running(manifests, root, port=PORT) as agent:
             agent.wait_ready()
             status = json.loads(agent.get("/readyz")[1])
@@ -137,10 +168,12 @@ def watch(agent: Agent, pair: Pair) -> bool:
     while talking.is_alive():
         talking.join(TABLE_SECONDS)
         show(table(agent.metrics(), judge()))
-    last = table(*agent.settled(judge))
+    samples, kernel = agent.settled(judge)
+    last = table(samples, kernel)
     print("\n--- at rest")
     show(last)
-    return all(ours == theirs for _, _, ours, theirs in last)
+    whole = show_flows(samples)
+    return whole and all(ours == theirs for _, _, ours, theirs in last)
 
 
 if __name__ == "__main__":

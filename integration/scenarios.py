@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from integration.lib import links, traffic
+from integration.lib.agent import Samples
 from integration.lib.counters import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from integration.lib.agent import Agent, Samples
+    from integration.lib.agent import Agent
     from integration.lib.counters import Counters, Family
     from integration.lib.topology import Pair
 
@@ -81,20 +83,34 @@ def mode(name: str, pair: Pair) -> Iterator[None]:
         yield
 
 
+GRANULARITIES = ("pod", "flow")
+"""An agent each: one that is asked for pods only, and one that is asked for flows as well."""
+
+Scrapes = Mapping[str, Samples]
+"""Granularity -> a scrape of its agent."""
+
+
 @dataclass(frozen=True)
 class PodResult:
-    """What one pod did during a scenario, by the kernel and by the agent."""
+    """What one pod did during a scenario, by the kernel and by the agents."""
 
     pod: str
     """The label `pod`."""
     kernel: Counters
-    before: Samples
-    after: Samples
+    before: Scrapes
+    after: Scrapes
 
-    def agent(self, metric: str, **labels: str) -> int:
-        """The increase of the agent's number."""
+    def agent(self, metric: str, granularity: str = "pod", **labels: str) -> int:
+        """The increase of an agent's number, named as at pod granularity; of flows, all together with `other`."""
+        if granularity == "flow":
+            metric = metric.replace("dolphin_", "dolphin_flow_")
+        return self.increase(metric, granularity, **labels)
+
+    def increase(self, metric: str, granularity: str, **labels: str) -> int:
+        """The increase of a metric at one of the agents."""
         labels["pod"] = self.pod
-        return int(self.after.value(metric, **labels) - self.before.value(metric, **labels))
+        after, before = self.after[granularity], self.before[granularity]
+        return int(after.value(metric, **labels) - before.value(metric, **labels))
 
 
 @dataclass(frozen=True)
@@ -111,17 +127,21 @@ class Result:
         """Both pods."""
         return self.a, self.b
 
+    def other(self, end: PodResult) -> PodResult:
+        """The pod at the other end."""
+        return self.b if end is self.a else self.a
+
     def received_at(self, sender: PodResult, family: Family) -> int:
         """Packets that arrived at the other end, by the kernel there."""
-        return (self.b if sender is self.a else self.a).kernel.ip_receive_packets(family)
+        return self.other(sender).kernel.ip_receive_packets(family)
 
 
 class Bench:
-    """Two pods and an agent that counts everything; each scenario runs once and is judged by many tests."""
+    """Two pods and the agents that count everything; each scenario runs once and is judged by many tests."""
 
-    def __init__(self, pair: Pair, agent: Agent) -> None:
+    def __init__(self, pair: Pair, agents: Mapping[str, Agent]) -> None:
         self.pair = pair
-        self.agent = agent
+        self.agents = agents
         self._results: dict[tuple[str, str], Result] = {}
 
     def result(self, scenario: str, mode_name: str) -> Result:
@@ -133,14 +153,23 @@ class Bench:
 
     def _run(self, scenario: str, mode_name: str) -> Result:
         with mode(mode_name, self.pair):
-            before, kernel_before = self.agent.settled(self._judge)
+            before, kernel_before = self._settled()
             SCENARIOS[scenario](self.pair)
-            after, kernel_after = self.agent.settled(self._judge, deadline=60)
+            after, kernel_after = self._settled()
         a, b = (
             PodResult(f"default/{name}", now - then, before, after)
             for name, now, then in zip(("a", "b"), kernel_after, kernel_before, strict=True)
         )
         return Result(scenario, mode_name, a, b)
 
-    def _judge(self) -> tuple[Counters, Counters]:
-        return self.pair.a.counters(), self.pair.b.counters()
+    def _settled(self) -> tuple[Scrapes, tuple[Counters, Counters]]:
+        """Scrapes of all agents and a reading of the kernel's counters that belong together."""
+        flow = Samples({})
+
+        def judge() -> tuple[object, Counters, Counters]:
+            nonlocal flow
+            flow = self.agents["flow"].metrics()
+            return flow.monitored(), self.pair.a.counters(), self.pair.b.counters()
+
+        pod, (_, a, b) = self.agents["pod"].settled(judge, deadline=60)
+        return {"pod": pod, "flow": flow}, (a, b)

@@ -4,29 +4,55 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.lib import bpf, traffic
+from dolphin_agent.bpf.layouts import SLOTS
+from integration import scenarios
+from integration.lib import bpf, judge, traffic
 from integration.lib.agent import COMMAND, running
+from integration.lib.counters import FAMILIES
+from integration.lib.load import exchanging
 from integration.lib.manifests import PodManifest
+from integration.lib.netns import Netns, new_netns
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from integration.conftest import StartAgent
+    from integration.lib.agent import Agent, Samples
+    from integration.lib.counters import Counters
     from integration.lib.manifests import Manifests
     from integration.lib.topology import Pair
 
 MIB = 2**20
+PRIME = 23
+RECEIVED = "dolphin_ip_receive_packets_total"
+JUDGED = list(judge.ITEMS)
+EFFECT = 30
+"""Seconds until a change shows, for emulation on a busy machine."""
+SETTLED = 120
+"""Seconds, likewise."""
+KILLS = 3
+NAMESPACES = 200
+"""Made and destroyed under traffic; a longer soak would raise it to 1,000 and the seconds with it."""
+NAMESPACE_SECONDS = 60.0
+DECLARED = 520
+"""Pods, more than there are slots for."""
+CHARGED_SINCE = (5, 11)
+"""From this kernel on maps are charged to the cgroup that makes them; before, to RLIMIT_MEMLOCK."""
 ALL = ("ipReceive", "ipSend", "tcpRetrans", "tcpNewConnection")
 
 
@@ -207,3 +233,219 @@ def test_refused_hooks_leave_the_next_rungs(manifests: Manifests, web: PodManife
     opens = "dolphin_tcp_new_connections_total"
     assert after.value(received) - before.value(received) == moved.ip_receive_packets("ipv4")
     assert after.value(opens, direction="inbound") - before.value(opens, direction="inbound") == moved.passive_opens
+
+
+def problems(agent: Agent) -> str:
+    """What /readyz complains of, a line each."""
+    return "\n".join(json.loads(agent.get("/readyz")[1])["problems"])
+
+
+def settled(agent: Agent, pair: Pair) -> tuple[Samples, tuple[Counters, Counters]]:
+    """A scrape and readings of both pods that belong together."""
+    return agent.settled(lambda: (pair.a.counters(), pair.b.counters()), deadline=SETTLED)
+
+
+def check(
+    before: tuple[Samples, tuple[Counters, Counters]],
+    after: tuple[Samples, tuple[Counters, Counters]],
+    items: Sequence[str] = JUDGED,
+) -> None:
+    """Pods `a` and `b` have counted exactly what the kernel has."""
+    for number, pod in enumerate(("a", "b")):
+        moved = after[1][number] - before[1][number]
+        said = judge.agent_says(before[0], after[0], items=items, pod=f"default/{pod}")
+        assert said == judge.kernel_says(moved, accepts=pod == "b", items=items), pod
+
+
+@contextmanager
+def memory_cgroup(name: str) -> Iterator[Path]:
+    """Make a cgroup whose memory is accounted; it must be empty at the end of the block."""
+    root = Path("/sys/fs/cgroup")
+    (root / "cgroup.subtree_control").write_text("+memory")
+    made = root / name
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        wait_until(lambda: not (made / "cgroup.procs").read_text(), deadline=10, what="the cgroup is empty")
+        made.rmdir()
+
+
+@contextmanager
+def small(manifests: Manifests, work: Path) -> Iterator[tuple[Agent, Callable[[], None]]]:
+    """Run an agent with room for 4 MiB more once it is ready, by cgroup; the function takes the limit away."""
+    with ExitStack() as stack:
+        group = stack.enter_context(memory_cgroup("dolphin-small"))
+        limit = group / "memory.max"
+        enter = ("sh", "-c", f'echo 0 > {group}/cgroup.procs && exec "$@"', "sh", str(COMMAND))
+        agent = stack.enter_context(running(manifests, work, program=enter, options=["--max-flows", "1000000"]))
+        agent.wait_ready()
+        agent.metrics()
+        limit.write_text(str(int((group / "memory.current").read_text()) + 4 * MIB))
+        yield agent, lambda: (limit.write_text("max"), None)[1]
+        assert "oom_kill 0" in (group / "memory.events").read_text()
+
+
+@contextmanager
+def small_memlock(manifests: Manifests, work: Path) -> Iterator[tuple[Agent, Callable[[], None]]]:
+    """Run an agent that may lock 4 MiB; the function lets it lock any number."""
+    drop = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    program = ("prlimit", f"--memlock={4 * MIB}", *drop, str(COMMAND))
+    with running(manifests, work, program=program, options=["--max-flows", "1000000"]) as agent:
+        agent.wait_ready()
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        yield agent, lambda: (resource.prlimit(agent.process.pid, resource.RLIMIT_MEMLOCK, unlimited), None)[1]
+
+
+def test_memory_limit_is_named(manifests: Manifests, pods: Pair, tmp_path: Path) -> None:
+    """Too little memory for the maps: the agent stays up and names what they need, and the remedy.
+
+    Once there is enough it counts, without being started again.
+    """
+    manifests.write_pods(PodManifest("a", pods.a.netns.path), PodManifest("b", pods.b.netns.path))
+    charged = tuple(map(int, platform.release().split(".")[:2])) >= CHARGED_SINCE
+    with (small if charged else small_memlock)(manifests, tmp_path) as (agent, enlarge):
+        manifests.write_policy("flow", JUDGED, granularity="flow")
+        wait_until(lambda: problems(agent), deadline=EFFECT, what="something is said")
+        said = problems(agent)
+        print(said)
+        assert "MiB of kernel memory" in said
+        assert "--max-flows" in said
+        assert ("raise the memory limit" if charged else "RLIMIT_MEMLOCK") in said
+        assert agent.metrics().monitored() == {}, "a zero would claim that nothing happened"
+        assert "Traceback" not in said
+
+        enlarge()
+        manifests.write_policy("pod", JUDGED)
+        wait_until(lambda: not problems(agent), deadline=EFFECT, what="the fault is over")
+        with scenarios.mode("unmerged", pods):
+            before = settled(agent, pods)
+            for family in FAMILIES:
+                traffic.connections(pods.a, pods.b, family, count=PRIME)
+            check(before, settled(agent, pods))
+
+
+FLIPPING = """
+import sys
+from dolphin_agent import agent, cli
+
+agent.TICK_SECONDS = 0.005
+sys.exit(cli.main())
+"""
+"""The agent with its buffers changing places as often as it can."""
+
+
+def test_sigkill_between_flips_leaves_nothing(
+    manifests: Manifests, pods: Pair, tmp_path: Path, start_agent: StartAgent
+) -> None:
+    """Killed anywhere in a flip under load: no program is left, and a new agent is exact."""
+    manifests.write_pods(PodManifest("a", pods.a.netns.path), PodManifest("b", pods.b.netns.path))
+    manifests.write_policy("flow", JUDGED, granularity="flow")
+    manifests.write_policy("pod", JUDGED)
+    none = bpf.program_ids()
+    program = (sys.executable, "-c", FLIPPING)
+    with scenarios.mode("unmerged", pods), exchanging(pods.a, pods.b, threads=8):
+        for number in range(KILLS):
+            with running(manifests, tmp_path, program=program, options=["--collect-interval", "1ms"]) as agent:
+                agent.wait_ready()
+                wait_until(lambda: bpf.program_ids() > none, deadline=EFFECT, what="something is attached")
+                time.sleep(0.5 + 0.37 * number)
+                agent.process.send_signal(signal.SIGKILL)
+                agent.process.wait(10)
+            wait_until(lambda: bpf.program_ids() == none, deadline=EFFECT, what="nothing is attached")
+    with scenarios.mode("unmerged", pods):
+        agent = start_agent("--collect-interval", "1ms")
+        before = settled(agent, pods)
+        with exchanging(pods.a, pods.b, threads=8):
+            time.sleep(3)
+        after = settled(agent, pods)
+    check(before, after)
+    assert judge.lost(after[0]) == {}
+
+
+def test_namespaces_that_come_and_go_disturb_nobody(manifests: Manifests, pods: Pair, start_agent: StartAgent) -> None:
+    """Under the same path as a pod, with whatever number the kernel gives them: none inherits, the others are exact."""
+    short = PodManifest("short", Path("/run/netns/short"))
+    manifests.write_pods(PodManifest("a", pods.a.netns.path), PodManifest("b", pods.b.netns.path), short)
+    manifests.write_policy("pod", JUDGED)
+    agent = start_agent()
+    labels = {"pod": "default/short", "ipfamily": "ipv4"}
+    made, numbers, most = 0, set(), 0.0
+    with ExitStack() as stack:
+        stack.enter_context(scenarios.mode("unmerged", pods))
+        before = settled(agent, pods)
+        with exchanging(pods.a, pods.b, threads=8) as load:
+            end = time.monotonic() + NAMESPACE_SECONDS
+            while made < NAMESPACES and time.monotonic() < end:
+                with new_netns("short") as netns:
+                    numbers.add(netns.inum)
+                    to_itself(netns, PRIME)
+                    if made % 10 == 0:
+                        most = max(most, agent.value(RECEIVED, **labels))
+                made += 1
+        after = settled(agent, pods)
+        print(f"{made} namespaces with {len(numbers)} numbers, {load.exchanges} exchanges")
+        check(before, after)
+        assert most <= PRIME, "one namespace's packets"
+        assert made >= NAMESPACES / 4
+        assert judge.lost(after[0]) == {}
+
+        last = stack.enter_context(new_netns("short"))
+        wait_until(lambda: agent.metrics().series(RECEIVED, **labels), deadline=EFFECT, what="the pod is counted")
+        assert agent.value(RECEIVED, **labels) == 0
+        to_itself(last, PRIME)
+        wait_until(lambda: agent.value(RECEIVED, **labels) == PRIME, deadline=EFFECT, what="its packets are counted")
+
+
+def to_itself(netns: Netns, count: int) -> None:
+    """Send datagrams within a namespace."""
+    with netns.entered():
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with made:
+        made.bind(("127.0.0.1", 0))
+        for _ in range(count):
+            made.sendto(b"", made.getsockname())
+
+
+@contextmanager
+def many_netns(count: int) -> Iterator[list[Netns]]:
+    """Make namespaces by one command, for the length of a block."""
+
+    def batch(verb: str) -> None:
+        lines = "".join(f"netns {verb} {one.name}\n" for one in made)
+        subprocess.run(["ip", "-force", "-batch", "-"], input=lines, text=True, check=True, timeout=120)
+
+    made = [Netns(f"many-{number}") for number in range(count)]
+    batch("add")
+    try:
+        yield made
+    finally:
+        batch("delete")
+
+
+def test_pods_beyond_the_slots_are_named(manifests: Manifests, pods: Pair, start_agent: StartAgent) -> None:
+    """The first ones to be declared are counted, exactly; each of the others is named."""
+    items = ["ipReceive"]
+    slots = SLOTS - 1
+    with many_netns(DECLARED - 2) as netns:
+        others = [PodManifest(one.name, one.path) for one in netns]
+        a, b = PodManifest("a", pods.a.netns.path), PodManifest("b", pods.b.netns.path)
+        manifests.write_pods(a, *others[: slots - 2], b, *others[slots - 2 :])
+        manifests.write_policy("pod", items)
+        agent = start_agent()
+        said = problems(agent)
+        for one in others[slots - 2 :]:
+            assert one.label in said, said
+        assert len(said.splitlines()) == DECLARED - slots
+        with scenarios.mode("unmerged", pods):
+            before = settled(agent, pods)
+            for family in FAMILIES:
+                traffic.connections(pods.a, pods.b, family, count=PRIME)
+            after = settled(agent, pods)
+        check(before, after, items)
+        counted = {labels["pod"] for labels in after[0].series(RECEIVED)}
+        assert counted == {a.label, b.label, *(one.label for one in others[: slots - 2])}
+        assert agent.value("dolphin_agent_pods") == slots
+
+        manifests.write_pods(a, b, *others[slots - 2 :])
+        wait_until(lambda: not problems(agent), deadline=EFFECT, what="there is room for all")

@@ -15,10 +15,10 @@ RETRANSMITS = "dolphin_tcp_retransmits_total"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_segments(bench: Bench, scenario: str, mode: str) -> None:
+def test_segments(bench: Bench, scenario: str, mode: str, granularity: str) -> None:
     """Both families together, at both ends: RetransSegs."""
     for end in bench.result(scenario, mode).ends:
-        assert end.agent(RETRANSMITS) == end.kernel.retrans_segs
+        assert end.agent(RETRANSMITS, granularity) == end.kernel.retrans_segs
 
 
 def test_loss_made_the_kernel_retransmit(bench: Bench, mode: str) -> None:

@@ -16,6 +16,7 @@ _FEATURES = {
     "gso": "generic-segmentation-offload",
     "gro": "generic-receive-offload",
 }
+_MERGED = 65536  # the longest merged packet by default
 _MILLISECOND = 1000  # netem's unit here is the microsecond
 
 
@@ -25,21 +26,71 @@ def offloads(*pods: Pod, tso: bool, gso: bool, gro: bool) -> Iterator[None]:
     wanted = {"tso": tso, "gso": gso, "gro": gro}
     before = [_offloads(pod) for pod in pods]
     for pod in pods:
-        _set_offloads(pod, wanted)
+        _set_features(pod, wanted)
     try:
         yield
     finally:
         for pod, states in zip(pods, before, strict=True):
-            _set_offloads(pod, states)
+            _set_features(pod, states)
+
+
+@contextmanager
+def feature(*pods: Pod, name: str, on: bool) -> Iterator[None]:
+    """Switch one of the devices' features, by ethtool's name, for the length of a block."""
+    before = [_features(pod)[name] for pod in pods]
+    for pod in pods:
+        _set_features(pod, {name: on})
+    try:
+        yield
+    finally:
+        for pod, was in zip(pods, before, strict=True):
+            _set_features(pod, {name: was})
+
+
+@contextmanager
+def big_tcp(*pods: Pod, size: int = 180_000) -> Iterator[None]:
+    """Let TCP packets of up to `size` bytes be sent and merged, for the length of a block.
+
+    Raises AssertionError where the kernel refuses.
+    """
+    for pod in pods:
+        _set_link(pod, "gso_max_size", str(size), "gro_max_size", str(size))
+    try:
+        yield
+    finally:
+        for pod in pods:
+            _set_link(pod, "gso_max_size", str(_MERGED), "gro_max_size", str(_MERGED))
+
+
+@contextmanager
+def mtu(pod: Pod, size: int) -> Iterator[None]:
+    """Change a device's MTU, for the length of a block."""
+    with pod.netns.routes() as routes:
+        (link,) = routes.link("get", ifname=pod.device)
+    _set_link(pod, "mtu", str(size))
+    try:
+        yield
+    finally:
+        _set_link(pod, "mtu", str(link.get_attr("IFLA_MTU")))
+
+
+def _set_link(pod: Pod, *settings: str) -> None:
+    pod.netns.run(["ip", "link", "set", "dev", pod.device, *settings])
 
 
 def _offloads(pod: Pod) -> dict[str, bool]:
+    states = _features(pod)
+    return {switch: states[listed] for switch, listed in _FEATURES.items()}
+
+
+def _features(pod: Pod) -> dict[str, bool]:
+    """Return every feature's state by the name that ethtool lists it by."""
     printed = pod.netns.run(["ethtool", "-k", pod.device])
     states = dict(line.strip().split(": ", 1) for line in printed.splitlines() if ": " in line)
-    return {switch: states[feature].startswith("on") for switch, feature in _FEATURES.items()}
+    return {name: state.startswith("on") for name, state in states.items()}
 
 
-def _set_offloads(pod: Pod, states: Mapping[str, bool]) -> None:
+def _set_features(pod: Pod, states: Mapping[str, bool]) -> None:
     words = [word for switch, on in states.items() for word in (switch, "on" if on else "off")]
     pod.netns.run(["ethtool", "-K", pod.device, *words])
 

@@ -74,7 +74,7 @@ def joined_pair(prefix: str = "pod") -> Iterator[Pair]:
         a = _end(stack, f"{prefix}-a", "10.8.0.1", "fd08::1")
         b = _end(stack, f"{prefix}-b", "10.8.0.2", "fd08::2")
         _join(a, b)
-        _wait_quiet(a, b)
+        wait_quiet(a, b)
         yield Pair(a, b)
 
 
@@ -97,7 +97,7 @@ def routed_pair(prefix: str = "routed") -> Iterator[Pair]:
             with pod.netns.routes() as routes:
                 routes.route("add", dst="default", gateway=gateway.ipv4)
                 routes.route("add", dst="default", gateway=gateway.ipv6)
-        _wait_quiet(a, b, to_a, to_b)
+        wait_quiet(a, b, to_a, to_b)
         yield Pair(a, b, router)
 
 
@@ -110,10 +110,15 @@ def _end(stack: ExitStack, name: str, ipv4: str, ipv6: str, device: str = "eth0"
 
 
 def _join(left: Pod, right: Pod) -> None:
-    """Make a veth pair between two pods, address it, and tell each end who the other is."""
+    """Make a veth pair between two pods."""
     with left.netns.routes() as routes, right.netns.path.open() as there:
         peer = {"ifname": right.device, "net_ns_fd": there.fileno()}
         routes.link("add", ifname=left.device, kind="veth", peer=peer)
+    connect(left, right)
+
+
+def connect(left: Pod, right: Pod) -> None:
+    """Address two devices that can reach each other, bring them up, and tell each end who the other is."""
     hardware = {pod: _configure(pod) for pod in (left, right)}
     for pod, other in ((left, right), (right, left)):
         with pod.netns.routes() as routes:
@@ -133,7 +138,7 @@ def _configure(pod: Pod) -> str:
         return str(link.get_attr("IFLA_ADDRESS"))
 
 
-def _wait_quiet(*pods: Pod) -> None:
+def wait_quiet(*pods: Pod) -> None:
     """Wait until every device is in use by IPv6 and no namespace sends or receives anything."""
     for pod in pods:
         wait.wait_until(partial(_is_configured, pod), deadline=_QUIET_DEADLINE, what=f"IPv6 on {pod.device}")

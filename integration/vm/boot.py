@@ -170,7 +170,7 @@ def _qemu(kernel: kernels.CachedKernel, machine: Machine, work: Path) -> list[st
     # Emulation always: on some machines KVM hangs although /dev/kvm is there, and results must not differ.
     pace = ["-accel", "tcg,thread=multi", "-smp", str(machine.cpus)]
     if machine.counted:
-        pace = ["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=off"]
+        pace = ["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=on"]
     return [
         tools.find("qemu-system-x86_64"),
         *("-M", "q35", "-cpu", "max", *pace, "-m", f"{machine.memory}M"),

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from integration.vm.report import Outcome
 
 _BUILD = boot.PROJECT / "build"
-# Tests of the harness itself boot guests: they run on the machine.
-_PYTEST = ("-p", "no:cacheprovider", "--ignore=integration/vm", "--color=no")
+# Tests of the harness itself, which boots guests, and of the bench's arithmetic run on the machine.
+_PYTEST = ("-p", "no:cacheprovider", "--ignore=integration/vm", "--ignore=integration/bench", "--color=no")
 
 # The kernel patches its code through a breakpoint. Under QEMU's threads a guest now and then dies of one that is no
 # longer there (7.2 in netif_rx_internal, 6.12 in inet6_ehashfn): presumably a stale translation. It is said,
@@ -46,7 +46,7 @@ async def run(chosen: Sequence[kernels.Kernel], options: Options, machine: boot.
 
     It is 0 only where every kernel booted, every test passed, none was skipped, and there was one at all.
     """
-    _compile_sources()
+    compile_sources()
     _BUILD.mkdir(exist_ok=True)
     jobs = min(len(chosen), options.jobs or os.cpu_count() or 1)
     slots = asyncio.Semaphore(jobs)
@@ -102,7 +102,7 @@ def _is_path(argument: str) -> bool:
     return (boot.PROJECT / argument.partition("::")[0]).exists()
 
 
-def _compile_sources() -> None:
+def compile_sources() -> None:
     """Compile Python's files on the machine: in the guest it takes ten times as long, and cannot be kept."""
     directories = [boot.PROJECT / "src", boot.PROJECT / "integration", sysconfig.get_path("purelib")]
     command = [sys.executable, "-m", "compileall", "-q", *map(str, directories)]

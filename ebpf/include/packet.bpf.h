@@ -49,6 +49,12 @@ static __always_inline bool has_ports(u32 protocol)
 	return protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP || protocol == IPPROTO_UDP_LITE;
 }
 
+/* The shortest header with ports: of UDP packets that segmentation offload made, no more may be in one piece. */
+static __always_inline u32 header_size(u32 protocol)
+{
+	return protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+}
+
 static __always_inline u32 swap_halves(u32 ports)
 {
 	return ports << 16 | ports >> 16;
@@ -152,7 +158,7 @@ static __always_inline void read_ipv4(struct packet *packet, const void *network
 	packet->key[1] = direction == INCOMING ? source << 32 | destination : destination << 32 | source;
 	if (at.offset != IPV4_HEADER) /* options */
 		bpf_probe_read_kernel(&ports, sizeof(ports), network + at.offset);
-	if (linear < at.offset + sizeof(struct tcphdr) && linear < length)
+	if (linear < length && linear < at.offset + header_size(at.protocol))
 		at.hidden = true;
 	read_transport(packet, at, network, words, ports, length, FAMILY_IPV4, direction);
 }
@@ -206,7 +212,7 @@ static __always_inline void read_ipv6(struct packet *packet, const void *network
 		at = skip_extensions(network, at.protocol);
 		bpf_probe_read_kernel(&ports, sizeof(ports), network + at.offset);
 	}
-	if (linear < at.offset + sizeof(struct tcphdr) && linear < length)
+	if (linear < length && linear < at.offset + header_size(at.protocol))
 		at.hidden = true;
 	read_transport(packet, at, network, words, ports, length, FAMILY_IPV6, direction);
 }

@@ -344,17 +344,17 @@ def test_sigkill_between_flips_leaves_nothing(
     manifests.write_policy("pod", JUDGED)
     none = bpf.program_ids()
     program = (sys.executable, "-c", FLIPPING)
-    with scenarios.mode("unmerged", pods), exchanging(pods.a, pods.b, threads=8):
-        for number in range(KILLS):
-            with running(manifests, tmp_path, program=program, options=["--collect-interval", "1ms"]) as agent:
-                agent.wait_ready()
-                wait_until(lambda: bpf.program_ids() > none, deadline=EFFECT, what="something is attached")
+    for number in range(KILLS):
+        with running(manifests, tmp_path, program=program, options=["--collect-interval", "1ms"]) as agent:
+            agent.wait_ready()
+            assert bpf.program_ids() > none
+            with exchanging(pods.a, pods.b, threads=8):
                 time.sleep(0.5 + 0.37 * number)
                 agent.process.send_signal(signal.SIGKILL)
                 agent.process.wait(10)
-            wait_until(lambda: bpf.program_ids() == none, deadline=EFFECT, what="nothing is attached")
+        wait_until(lambda: bpf.program_ids() == none, deadline=EFFECT, what="nothing is attached")
     with scenarios.mode("unmerged", pods):
-        agent = start_agent("--collect-interval", "1ms")
+        agent = start_agent()
         before = settled(agent, pods)
         with exchanging(pods.a, pods.b, threads=8):
             time.sleep(3)
@@ -434,8 +434,6 @@ def test_pods_beyond_the_slots_are_named(manifests: Manifests, pods: Pair, start
         manifests.write_policy("pod", items)
         agent = start_agent()
         said = problems(agent)
-        for one in others[slots - 2 :]:
-            assert one.label in said, said
         assert len(said.splitlines()) == DECLARED - slots
         with scenarios.mode("unmerged", pods):
             before = settled(agent, pods)
@@ -449,3 +447,5 @@ def test_pods_beyond_the_slots_are_named(manifests: Manifests, pods: Pair, start
 
         manifests.write_pods(a, b, *others[slots - 2 :])
         wait_until(lambda: not problems(agent), deadline=EFFECT, what="there is room for all")
+        for one in others[slots - 2 :]:
+            assert one.label in said, said

@@ -23,6 +23,7 @@ PRIME = 23
 SECURITY = Path("/sys/kernel/security")
 MODE = "confidentiality"
 ITEMS = ["ipReceive", "ipSend", "tcpReceive", "tcpSend", "tcpRetrans", "tcpNewConnection"]
+OPENED = "dolphin_tcp_new_connections_total"
 RECEIVED = "dolphin_ip_receive_packets_total"
 
 
@@ -59,6 +60,11 @@ def test_lockdown_is_named(pods: Pair, manifests: Manifests, start_agent: StartA
         assert after.value(RECEIVED, ipfamily="ipv4") - before.value(RECEIVED, ipfamily="ipv4") == moved
     else:
         assert not after.series(RECEIVED), "a zero would claim that nothing happened"
+    if "tcpNewConnection inbound" in counted:
+        accepted = (kernel_after - kernel).passive_opens
+        assert accepted == PRIME
+        assert after.value(OPENED, direction="inbound") - before.value(OPENED, direction="inbound") == accepted
+    assert counted or missing
     if missing or done.returncode:
         assert "lockdown" in "\n".join(status["problems"])
         assert "lockdown" in done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dolphin_agent.bpf.layouts import SLOTS
 from dolphin_agent.probes.items import ITEMS
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
             f"{engine.guard.hooks}: {engine.guard.reason}; a namespace that replaces a pod's within a second "
             "and gets the same number is taken for the pod's until then"
         )
-    problems.extend(f"pod {key[0]}: more pods than slots; not counted" for key in engine.without_slot)
+    names = {backend.pod.uid: backend.pod.full_name for backend in desired.backends}
+    problems.extend(
+        f"pod {names.get(uid, uid)}: more pods than the {SLOTS - 1} that can be counted at a time; not counted"
+        for uid, _, _ in engine.without_slot
+    )
     retry = bool(engine.fault) or any(not item.hooks for item in items)
     return Status(
         ready=True,

@@ -12,6 +12,8 @@ from dolphin_agent.errors import UnavailableError
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 STATUS = Path("/proc/self/status")
 
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+
 CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 """Bits in CapEff (linux/capability.h). BPF creates maps and loads programs, PERFMON lets tracing ones attach and read
 kernel memory. Nothing is pinned, so no bpffs is needed; nothing is configured, so no CAP_NET_ADMIN."""
@@ -55,3 +57,20 @@ def has_rdonly_cast() -> bool:
         return b"\0bpf_rdonly_cast\0" in VMLINUX_BTF.read_bytes()
     except OSError:
         return False
+
+
+def locked_down() -> str:
+    """What to add to a refusal where the kernel is locked down for confidentiality; empty elsewhere.
+
+    Programs may then not read kernel memory, and the kernel only says EINVAL (security_locked_down,
+    LOCKDOWN_BPF_READ_KERNEL). It cannot be told where securityfs is not mounted.
+    """
+    try:
+        if "[confidentiality]" not in LOCKDOWN.read_text():
+            return ""
+    except OSError:
+        return ""
+    return (
+        "; the kernel is locked down (confidentiality), so that BPF programs may not read its memory: "
+        "boot with lockdown=integrity or without lockdown"
+    )

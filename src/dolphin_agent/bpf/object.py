@@ -7,7 +7,7 @@ import ctypes
 import errno
 from typing import TYPE_CHECKING, Self
 
-from dolphin_agent.bpf import libbpf, log
+from dolphin_agent.bpf import kernel, libbpf, log
 from dolphin_agent.errors import BpfError
 
 if TYPE_CHECKING:
@@ -166,4 +166,4 @@ def _explained(doing: str) -> Iterator[None]:
             tail = "\n".join(list(lines)[-LOG_TAIL:])
             # Before the kernel is asked, libbpf looks the hook up in the kernel's BTF.
             reason = "this kernel has no such hook" if fault.errno == errno.ESRCH else libbpf.describe(fault.errno)
-            raise BpfError(f"{doing}: {reason}", errno=fault.errno, log=tail) from fault
+            raise BpfError(f"{doing}: {reason}{kernel.locked_down()}", errno=fault.errno, log=tail) from fault

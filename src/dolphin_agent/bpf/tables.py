@@ -89,8 +89,8 @@ class Tables:
             remedy = (
                 "raise the memory limit or lower --max-flows"
                 if fault.errno == errno.ENOMEM
-                else "kernels before 5.11 also bound maps by RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity), or add "
-                "CAP_SYS_RESOURCE"
+                else "kernels before 5.11 also bound maps by RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity), add "
+                "CAP_SYS_RESOURCE, or lower --max-flows"
             )
             reason = f"{fault}; the maps need {self.memory_bytes / MIB:.1f} MiB of kernel memory: {remedy}"
             raise BpfError(reason, errno=fault.errno, log=fault.log) from fault

@@ -11,6 +11,7 @@
 
 PYTHON  ?= python3
 KERNELS ?= 5.10 6.12
+PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 6.1 7.2
 ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py) integration/test_flow_granularity.py
 BENCH_KERNELS ?= 5.10 6.1 6.12 7.2
@@ -37,10 +38,12 @@ unit: .venv/installed
 harness: .venv/installed
 	$(BIN)/python -m pytest integration/vm integration/bench
 
-# Everything on the oldest kernel and on one that has all hooks; on the others the tests of the items, which are what
-# differs between kernels. KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= runs everything on all, in twice the time.
+# Everything on the oldest kernel and on one that has all hooks, but unusual paths, which take as long as all the rest, on
+# one; on the other kernels the tests of the items, which are what differs between kernels.
+# KERNELS="5.10 6.1 6.12 7.2" PATHS_KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= runs everything on all.
 vm: .venv/installed
-	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)"
+	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py
+	$(BIN)/python -m integration.vm pytest --kernels "$(PATHS_KERNELS)" -- integration/test_paths.py
 	$(if $(ITEM_KERNELS),$(BIN)/python -m integration.vm pytest --kernels "$(ITEM_KERNELS)" -- $(ITEM_TESTS))
 
 # The same tests of items where the kernel may be preempted anywhere; 7.2 is built so.

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     pytest = commands.add_parser("pytest", parents=[machine], help="run the tests in a guest per kernel")
     pytest.add_argument("--kernels", required=True, help=f"space-separated; there are {known}")
-    pytest.add_argument("--timeout", type=float, default=1800, metavar="S", help="seconds per guest (1800)")
+    pytest.add_argument("--timeout", type=float, default=2700, metavar="S", help="seconds per guest (2700)")
     pytest.add_argument("--jobs", type=int, metavar="N", help="guests at a time (default: one a processor)")
     pytest.add_argument("pytest_arguments", nargs="*", metavar="ARG", help="arguments of pytest, after --")
     return parser

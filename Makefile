@@ -1,6 +1,7 @@
 # make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
 # make test     everything: lint, unit tests, VM suite                           (KERNELS="6.12" ITEM_KERNELS=: just that)
 # make vm-preempt  the item tests on a preemptible kernel
+# make soak     load, many namespaces, little memory, kills
 # make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
 # make lint     ruff, mypy, import-linter, clang-format
@@ -14,6 +15,9 @@ KERNELS ?= 5.10 6.12
 PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 6.1 7.2
 ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py) integration/test_flow_granularity.py
+SOAK_TESTS := integration/test_load.py integration/test_under_lockdown.py \
+	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
+	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
 BENCH_KERNELS ?= 5.10 6.1 6.12 7.2
 KERNEL  ?=
 
@@ -42,9 +46,14 @@ harness: .venv/installed
 # one; on the other kernels the tests of the items, which are what differs between kernels.
 # KERNELS="5.10 6.1 6.12 7.2" PATHS_KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= runs everything on all.
 vm: .venv/installed
-	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py
+	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py \
+		$(SOAK_TESTS:%=--deselect=%)
 	$(BIN)/python -m integration.vm pytest --kernels "$(PATHS_KERNELS)" -- integration/test_paths.py
 	$(if $(ITEM_KERNELS),$(BIN)/python -m integration.vm pytest --kernels "$(ITEM_KERNELS)" -- $(ITEM_TESTS))
+
+# Load and violent ends, too long for every change.
+soak: .venv/installed
+	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- $(SOAK_TESTS)
 
 # The same tests of items where the kernel may be preempted anywhere; 7.2 is built so.
 vm-preempt: .venv/installed
@@ -98,4 +107,4 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test demo unit harness vm vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean
+.PHONY: test demo unit harness vm soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean

@@ -191,9 +191,11 @@ def test_check_says_how_each_item_is_measured() -> None:
     status, text = output([str(COMMAND), "check"])
     rows = [line for line in text.splitlines() if " used " in line]
     assert status == 0
-    assert len(rows) == 5, text
+    assert len(rows) == 9, text
     assert all(row.endswith("exact") and "not exact" not in row for row in rows), text
-    assert text.splitlines()[-1].split()[-1] == "used", "the namespace guard is attached"
+    guard, tables = text.splitlines()[-2:]
+    assert guard.split()[-1] == "used", "the namespace guard is attached"
+    assert " fits " in tables
 
 
 REFUSING = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -97,11 +98,16 @@ def bench(guest: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
         for agent in agents.values():
             agent.wait_ready()
             wait_until(
-                lambda: len(agent.metrics().series("dolphin_ip_send_packets_total")) == len(FAMILIES) * 2,  # noqa: B023
+                partial(shows_both_pods, agent),
                 deadline=_DETACH_DEADLINE,
                 what="both pods have series",
             )
         yield Bench(pair, agents)
+
+
+def shows_both_pods(agent: Agent) -> bool:
+    """Whether both pods have their series."""
+    return len(agent.metrics().series("dolphin_ip_send_packets_total")) == len(FAMILIES) * 2
 
 
 def items_at(granularity: str) -> list[str]:

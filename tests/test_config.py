@@ -74,3 +74,12 @@ def test_missing_file_is_named(tmp_path):
     """The path is in the message."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         config.load({**NEEDED, "config": str(tmp_path / "nowhere.yaml")}, {})
+
+
+def test_limits_on_flows_are_parsed_and_bounded():
+    """Whole numbers within bounds; anything else names the setting and what is allowed."""
+    found = config.load({**NEEDED, "max_flows": "50", "flow_idle_timeout": "2s", "flow_ports": "all"}, {})
+    assert (found.max_flows, found.flow_idle_timeout, found.flow_ports) == (50, 2.0, "all")
+    for bad in ("0", "-1", "many", "1e3", "1000001"):
+        with pytest.raises(ConfigError, match=r"--max-flows .*a whole number from 1 to 1000000"):
+            config.load({**NEEDED, "max_flows": bad}, {})

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Reading kernel memory that the verifier does not let a program load from directly.
  *
- * bpf_rdonly_cast (6.2) makes such memory loadable without a helper call, which costs a tenth of a probe read and is
- * allowed under lockdown=confidentiality. libbpf 1.1 refuses an object that names it where the kernel lacks it and the
+ * bpf_rdonly_cast (6.2) makes such memory loadable without a helper call, which costs a tenth of a probe read. (It is
+ * allowed under lockdown=confidentiality too, but what is rare still goes through probe reads, so that programs with
+ * headers to read do not load there.) libbpf 1.1 refuses an object that names it where the kernel lacks it and the
  * agent lacks CAP_SYS_ADMIN, weak or not; so each source is built twice, and the agent takes <name>.cast.bpf.o where
  * the kernel has the function.
  */

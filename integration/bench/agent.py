@@ -21,6 +21,8 @@ from integration.lib.topology import joined_pair
 from integration.lib.traffic import open_socket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration.lib.agent import Agent
     from integration.lib.topology import Pair
 
@@ -46,11 +48,11 @@ def spray(pair: Pair, flows: int) -> None:
             sender.sendto(b"x", (pair.b.ipv4, FIRST_PORT + number % 30_000))
 
 
-def watch(agent: Agent, title: str, work: object) -> None:
+def watch(agent: Agent, title: str, work: Callable[[], None]) -> None:
     """Print what the agent takes while `work` is done again and again."""
     before, started = processor_seconds(agent), time.monotonic()
     while time.monotonic() - started < SECONDS:
-        work()  # type: ignore[operator]
+        work()
         time.sleep(1)
     share = (processor_seconds(agent) - before) / (time.monotonic() - started)
     kept = agent.value("dolphin_agent_flows")

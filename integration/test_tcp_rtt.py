@@ -55,25 +55,39 @@ def bucket_of(us: float) -> int:
     return next(bucket for bucket in range(buckets.LAST + 1) if us <= buckets.upper_bound(bucket))
 
 
-@contextmanager
-def srtt_of(pod: Pod, port: int) -> Iterator[list[int]]:
-    """Collect what `ss -ti` says of the connections to a port, in microseconds, while the block runs."""
-    found: list[int] = []
-    stop = threading.Event()
+class Shown:
+    """What `ss -ti` shows of a pod's connections to a port, asked again and again.
 
-    def poll() -> None:
-        while not stop.is_set():
-            text = pod.netns.run(["ss", "-tinH", "state", "established", f"( dport = :{port} )"])
-            found.extend(round(float(ms) * 1000) for ms in re.findall(r"\brtt:([\d.]+)/", text))
-            stop.wait(0.05)
+    srtt: the round-trip times, in microseconds.
+    """
 
-    thread = threading.Thread(target=poll)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join()
+    def __init__(self, pod: Pod, port: int) -> None:
+        self.srtt: list[int] = []
+        self._pod, self._port = pod, port
+        self._seen, self._stop = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        """Wait for the first answer: a guest under emulation can take seconds to start ss."""
+        assert self._seen.wait(30), "ss shows no connection"
+
+    @contextmanager
+    def polling(self) -> Iterator[Shown]:
+        """Ask while the block runs."""
+        thread = threading.Thread(target=self._poll)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            text = self._pod.netns.run(["ss", "-tinH", "state", "established", f"( dport = :{self._port} )"])
+            self.srtt.extend(round(float(ms) * 1000) for ms in re.findall(r"\brtt:([\d.]+)/", text))
+            if self.srtt:
+                self._seen.set()
+            self._stop.wait(0.05)
 
 
 @pytest.mark.parametrize("delay", [1, 10, 100])
@@ -84,11 +98,10 @@ def test_median_is_that_of_ss(pods: Pair, watch: Watch, family: Family, delay: f
     `ss -ti` shows now and then what the client's own TCP_INFO says after each exchange. The median is also at least the
     delay, and the samples' sum lies within their buckets.
     """
-    with links.netem(pods.a, delay=delay), srtt_of(pods.a, 8080) as shown:
-        read = traffic.exchanges(pods.a, pods.b, family, count=EXCHANGES, pause=PAUSE)
+    with links.netem(pods.a, delay=delay), Shown(pods.a, 8080).polling() as shown:
+        read = traffic.exchanges(pods.a, pods.b, family, count=EXCHANGES, pause=PAUSE, before_closing=shown.wait)
     value = watch.distributions()[family, "ephemeral", "8080"]
-    assert shown
-    assert set(shown) <= set(read)
+    assert set(shown.srtt) <= set(read)
     assert EXCHANGES * 0.8 <= value.count + watch.lost_samples() <= EXCHANGES + 3
     assert abs(median_bucket(value) - bucket_of(statistics.median(read))) <= 1
     assert median_bucket(value) >= bucket_of(delay * 1000)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration.lib.counters import Family
     from integration.lib.netns import Netns
     from integration.lib.topology import Pod
@@ -82,7 +84,15 @@ def connections(
 
 
 def exchanges(
-    client: Pod, server: Pod, family: Family, *, count: int, size: int = 100, port: int = 8080, pause: float = 0
+    client: Pod,
+    server: Pod,
+    family: Family,
+    *,
+    count: int,
+    size: int = 100,
+    port: int = 8080,
+    pause: float = 0,
+    before_closing: Callable[[], object] = lambda: None,
 ) -> list[int]:
     """Send `size` bytes there and back `count` times on one connection, `pause` seconds apart.
 
@@ -100,6 +110,7 @@ def exchanges(
                     _receive_all(connection, size)
                     times.append(_srtt(connection))
                     time.sleep(pause)
+                before_closing()
                 connection.shutdown(socket.SHUT_WR)
                 connection.recv(1)
                 return times

@@ -9,9 +9,9 @@ int BPF_PROG(tcp_sk_exit, struct net *net)
 	u32 index = number - NETNS_FIRST;
 
 	if (index < NETNS_NUMBERS)
-		state.slot[index] = 0;
+		*(volatile u64 *)&state.watched[index] = 0;
 	else
-		bpf_map_delete_elem(&slot_overflow, &number);
+		bpf_map_delete_elem(&watched_overflow, &number);
 	return 0;
 }
 

@@ -5,10 +5,10 @@
 
 static __always_inline int opened(struct sock_common *common, enum kind kind)
 {
-	u32 slot = slot_of(common->skc_net.net);
+	struct pod pod = pod_of(common->skc_net.net, COUNTED(kind));
 
-	if (slot && wants(slot, kind))
-		count_atomic(slot, kind, family_of(common), 1);
+	if (pod.wants)
+		count_atomic(pod.slot, kind, family_of(common), 1);
 	return 0;
 }
 

@@ -14,18 +14,20 @@
 
 static const struct kinds kinds = {KIND_IP_RECEIVE, KIND_TCP_RECEIVE, RECORD_RECEIVED};
 
-static __always_inline int received(struct sk_buff *skb, struct net *net, enum family family, bool queued)
+static __always_inline u32 packet_type(struct sk_buff *skb)
 {
-	u32 slot = slot_of(net);
+	return *(u8 *)&skb->__pkt_type_offset & 7; /* a bit field's first bits; on big-endian machines its last ones */
+}
 
-	if (!slot)
+/* skb->data points at the IP header here; skb->network_header is not set yet where the last rung runs. */
+static __always_inline int received(struct sk_buff *skb, struct net *net, enum family family)
+{
+	struct pod pod = pod_of(net, IP_KINDS | TCP_KINDS);
+
+	if (!pod.wants)
 		return 0;
 
-	u32 want = wants_of(slot) & (IP_KINDS | TCP_KINDS);
-	if (!want)
-		return 0;
-
-	u32 type = BPF_CORE_READ_BITFIELD(skb, pkt_type);
+	u32 type = packet_type(skb);
 	/* Seen on a promiscuous device, meant for another host: the kernel counts it nowhere. */
 	if (type == PACKET_OTHERHOST)
 		return 0;
@@ -33,27 +35,27 @@ static __always_inline int received(struct sk_buff *skb, struct net *net, enum f
 	u32 length = skb->len;
 	u32 merged = gso_size_of(skb);
 
-	if (!merged && want == COUNTED(KIND_IP_RECEIVE)) {
-		count(slot, KIND_IP_RECEIVE, family, 1, length);
+	if (!merged && pod.wants == COUNTED(KIND_IP_RECEIVE)) {
+		count(pod.slot, KIND_IP_RECEIVE, family, 1, length);
 		return 0;
 	}
 
-	u32 network = queued ? (u64)skb->data - (u64)skb->head : skb->network_header;
+	void *network = skb->data;
 	struct wire wire = {1, length};
-	if (merged)
-		wire = unmerged(skb, network, length, family);
 
-	if (want == COUNTED(KIND_IP_RECEIVE)) {
-		count(slot, KIND_IP_RECEIVE, family, wire.packets, wire.bytes);
+	if (merged)
+		wire = unmerged(skb, (u64)network - (u64)skb->head, length, family);
+
+	if (pod.wants == COUNTED(KIND_IP_RECEIVE)) {
+		count(pod.slot, KIND_IP_RECEIVE, family, wire.packets, wire.bytes);
 		return 0;
 	}
 	if (type != PACKET_HOST)
-		want &= ~TCP_KINDS; /* TCP ignores multicast and broadcast */
+		pod.wants &= ~TCP_KINDS; /* TCP ignores multicast and broadcast */
 
 	struct packet packet;
-	read_packet(&packet, skb->head + network, length, length - skb->data_len, family, INCOMING);
-
-	account(slot, want, family, kinds, &packet, wire);
+	read_packet(&packet, network, (struct length){length, length - skb->data_len}, family, INCOMING);
+	account(pod, family, kinds, &packet, wire);
 	return 0;
 }
 
@@ -61,39 +63,35 @@ static __always_inline int received(struct sk_buff *skb, struct net *net, enum f
 SEC("fentry/ip_rcv_core")
 int BPF_PROG(ip_rcv_core, struct sk_buff *skb, struct net *net)
 {
-	return received(skb, net, FAMILY_IPV4, false);
+	return received(skb, net, FAMILY_IPV4);
 }
 
 SEC("fentry/ip6_rcv_core")
 int BPF_PROG(ip6_rcv_core, struct sk_buff *skb, struct net_device *dev, struct net *net)
 {
-	return received(skb, net, FAMILY_IPV6, false);
+	return received(skb, net, FAMILY_IPV6);
 }
 
 /* Takes back the TCP segments of a packet that `received` counted and the pod is about to forward. */
 static __always_inline int forwarded(struct sk_buff *skb, enum family family)
 {
-	u32 slot = slot_of(skb->dev->nd_net.net);
+	struct pod pod = pod_of(skb->dev->nd_net.net, TCP_KINDS);
 
-	if (!slot)
-		return 0;
-
-	u32 want = wants_of(slot) & TCP_KINDS;
-	u32 length = skb->len;
-
-	if (!want || BPF_CORE_READ_BITFIELD(skb, pkt_type) != PACKET_HOST)
+	if (!pod.wants || packet_type(skb) != PACKET_HOST)
 		return 0;
 
 	struct packet packet;
+	u32 length = skb->len;
 	u32 network = skb->network_header;
-	read_packet(&packet, skb->head + network, length, length - skb->data_len, family, INCOMING);
+
+	read_packet(&packet, skb->head + network, (struct length){length, length - skb->data_len}, family, INCOMING);
 	if (!packet.tcp)
 		return 0;
 
 	u64 segments = gso_size_of(skb) ? unmerged(skb, network, length, family).packets : 1;
 	struct traffic seen = {0, 0, packet.begins_segment ? -segments : 0, -(u64)packet.payload};
 
-	account_kinds(slot, want, family, kinds, packet.key, &seen, true);
+	account_kinds(pod, family, kinds, packet.key, &seen, true);
 	return 0;
 }
 
@@ -111,14 +109,14 @@ int BPF_PROG(ip6_forward, struct sk_buff *skb)
 
 /* For kernels that refuse fentry. Fires once per device a packet passes, and before tc and netfilter ingress: stacked
  * devices in a pod count twice, packets dropped at ingress count although IP never saw them, TCP that is forwarded
- * counts. skb->network_header is not set yet; skb->data points at it. */
+ * counts. */
 SEC("tp_btf/netif_receive_skb")
 int BPF_PROG(netif_receive, struct sk_buff *skb)
 {
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return received(skb, skb->dev->nd_net.net, FAMILY_IPV4, true);
+		return received(skb, skb->dev->nd_net.net, FAMILY_IPV4);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return received(skb, skb->dev->nd_net.net, FAMILY_IPV6, true);
+		return received(skb, skb->dev->nd_net.net, FAMILY_IPV6);
 	return 0;
 }
 

@@ -2,23 +2,25 @@
 /* TCP retransmissions that transmit.bpf.c does not see, or cannot when its program does not load. */
 #include "tcp.bpf.h"
 
+#define RETRANS_KINDS (COUNTED(KIND_TCP_RETRANS) | PER_FLOW(KIND_TCP_RETRANS))
+
 /* Some of these run in process context, so a flow's are kept with the samples. */
-static __always_inline int retransmitted(struct sock_common *common, u32 slot, u32 ports, u64 *key, u64 segments)
+static __always_inline int retransmitted(struct sock_common *common, struct pod pod, u32 keep, u64 segments)
 {
 	enum family family = family_of(common);
-	u32 want = wants_of(slot);
+	u64 key[IPV6_KEY];
 
-	if (want & PER_FLOW(KIND_TCP_RETRANS)) {
-		u32 own = socket_key(common, family, slot, RECORD_RETRANSMITTED, key);
+	if (pod.wants & PER_FLOW(KIND_TCP_RETRANS)) {
+		u32 ports = socket_key(common, family, pod.slot, RECORD_RETRANSMITTED, key);
 
 		if (flow_config.fold_ports)
-			own = ports ? own & ports : fold_tcp(key, family, own);
-		key[0] |= (u64)own << 32;
+			ports = keep ? ports & keep : fold_tcp(key, family, ports);
+		key[0] |= (u64)ports << 32;
 		/* A sample counts once; its sum says how many segments it stood for. */
 		if (add_sample(key, family, segments))
 			return 0;
 	}
-	count_atomic(slot, KIND_TCP_RETRANS, family, segments);
+	count_atomic(pod.slot, KIND_TCP_RETRANS, family, segments);
 	return 0;
 }
 
@@ -26,26 +28,21 @@ static __always_inline int retransmitted(struct sock_common *common, u32 slot, u
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(tcp_retransmit_synack, struct sock *sk, struct request_sock *req)
 {
-	u32 slot = slot_of(sk->__sk_common.skc_net.net);
-	u64 key[IPV6_KEY];
+	struct pod pod = pod_of(sk->__sk_common.skc_net.net, RETRANS_KINDS);
 
-	if (!slot || !wants(slot, KIND_TCP_RETRANS))
-		return 0;
-	return retransmitted(&req->__req_common, slot, KEEP_LOCAL, key, 1);
+	return pod.wants ? retransmitted(&req->__req_common, pod, KEEP_LOCAL, 1) : 0;
 }
 
 static __always_inline int segments_retransmitted(struct sock *sk, struct sk_buff *skb)
 {
-	u32 slot = slot_of(sk->__sk_common.skc_net.net);
-	u64 key[IPV6_KEY];
+	struct pod pod = pod_of(sk->__sk_common.skc_net.net, RETRANS_KINDS);
 
-	if (!slot || !wants(slot, KIND_TCP_RETRANS))
+	if (!pod.wants)
 		return 0;
 
-	struct tcp_skb_cb *cb = (void *)&skb->cb[0];
-	u16 segs = BPF_CORE_READ(cb, tcp_gso_segs);
+	u16 segs = ((struct tcp_skb_cb *)&skb->cb[0])->tcp_gso_segs;
 
-	return retransmitted(&sk->__sk_common, slot, 0, key, segs ?: 1);
+	return retransmitted(&sk->__sk_common, pod, 0, segs ?: 1);
 }
 
 SEC("tp_btf/tcp_retransmit_skb")

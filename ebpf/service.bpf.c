@@ -9,15 +9,15 @@
 static __always_inline int learn(const u64 *address, enum family family, u16 port, u16 client)
 {
 	struct service key = {.address = {address[0], address[1]}, .port = port, .family = family};
-	u32 number = bpf_ntohs(port), one = 1;
+	u32 one = 1;
 
-	if (number < EPHEMERAL_FIRST && bpf_ntohs(client) >= EPHEMERAL_FIRST)
+	if (port < EPHEMERAL_FIRST && client >= EPHEMERAL_FIRST)
 		return 0;
 	if (!bpf_map_lookup_elem(&services, &key) && bpf_map_update_elem(&services, &key, &one, BPF_ANY))
 		return 0;
 	/* Two CPUs at once may lose one's bit (5.10 has no atomic OR): the next connection sets it again. */
 	if (!may_be_service(port))
-		*service_word(number) |= 1ull << (number & 63);
+		*service_word(port) |= 1ull << (port & 63);
 	state.services_known = 1;
 	return 0;
 }
@@ -36,17 +36,17 @@ static __always_inline void address_of(const u64 *key, enum family family, bool 
 
 static __always_inline int opened(struct sock_common *common, struct net *net, bool local)
 {
-	u32 slot = slot_of(net);
+	struct pod pod = pod_of(net, ANY_PER_FLOW);
 	u64 key[IPV6_KEY], address[2];
 
-	if (!slot || !(wants_of(slot) & ANY_PER_FLOW))
+	if (!pod.wants)
 		return 0;
 
 	enum family family = family_of(common);
-	u32 ports = socket_key(common, family, slot, 0, key);
+	u32 ports = socket_key(common, family, pod.slot, 0, key);
 
 	address_of(key, family, local, address);
-	return local ? learn(address, family, ports, ports >> 16) : learn(address, family, ports >> 16, ports);
+	return local ? learn(address, family, ports >> 16, ports) : learn(address, family, ports, ports >> 16);
 }
 
 /* The server's end, before its SYN-ACK leaves; in softirq. */

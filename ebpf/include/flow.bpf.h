@@ -16,7 +16,7 @@
 #define IPV4_KEY        2
 #define IPV6_KEY        5
 #define BUCKET_SHIFT    25
-#define EPHEMERAL_FIRST 32768
+#define EPHEMERAL_FIRST 32768 /* 0x8000, see ANY_EPHEMERAL */
 
 #define VALUE_SIZE_UNSET 64 /* replaced before load */
 
@@ -44,8 +44,8 @@ struct flow_table {
 };
 
 /* A key's first word: protocol, record << 8, slot << 16, bucket << BUCKET_SHIFT, ports << 32; not zero, as slots begin
- * at 1. The addresses follow as they are in the packet. The pod's own end is first in ports and addresses, whatever
- * the direction. */
+ * at 1. The addresses follow as they are in the packet, the pod's own first whatever the direction; of the ports, the
+ * pod's own is the upper half. */
 struct traffic {
 	u64 packets, bytes;    /* IP: on the wire */
 	u64 segments, payload; /* TCP; both may fall, see receive.bpf.c */
@@ -98,34 +98,37 @@ static __always_inline struct flow_table *active_table(void *map)
 
 /* The entry of a key, new if there is none; returns what follows its key, or NULL when no place is free near where it
  * belongs. The slot is the TOP bits of the sum: the middle ones do not depend on a key's upper bits, so that
- * neighbouring ports would collide. */
-static __always_inline void *entry_of(struct flow_table *table, const u64 *key, const u32 words, const u32 size,
-				      u32 mask, u32 shift)
+ * neighbouring ports would collide. No loop over the words: clang would leave it one, and keep the key in memory. */
+static __always_inline void *entry_of(struct flow_table *table, const u64 *key, const bool v6, const u32 size, u32 mask,
+				      u32 shift)
 {
-	u64 sum = 0;
+	const volatile u64 *factors = flow_config.factors;
+	u64 sum = key[0] * factors[0] + key[1] * factors[1];
 
-#pragma unroll
-	for (u32 i = 0; i < words; i++)
-		sum += key[i] * flow_config.factors[i];
+	if (v6)
+		sum += key[2] * factors[2] + key[3] * factors[3] + key[4] * factors[4];
 
 	u64 at = sum >> shift;
 
 	for (u32 probe = 0; probe < PROBES; probe++, at++) {
 		u64 *entry = (void *)(table + 1) + (at & mask) * size;
-		u64 differs = 0;
+		u64 first = entry[0];
 
-		if (!entry[0]) {
-#pragma unroll
-			for (u32 i = 0; i < words; i++)
-				entry[i] = key[i];
+		if (first == key[0]) {
+			if (entry[1] == key[1] &&
+			    (!v6 || (entry[2] == key[2] && entry[3] == key[3] && entry[4] == key[4])))
+				return entry + (v6 ? IPV6_KEY : IPV4_KEY);
+		} else if (!first) {
+			entry[0] = key[0];
+			entry[1] = key[1];
+			if (v6) {
+				entry[2] = key[2];
+				entry[3] = key[3];
+				entry[4] = key[4];
+			}
 			table->used++;
-			return entry + words;
+			return entry + (v6 ? IPV6_KEY : IPV4_KEY);
 		}
-#pragma unroll
-		for (u32 i = 0; i < words; i++)
-			differs |= entry[i] ^ key[i];
-		if (!differs)
-			return entry + words;
 	}
 	return NULL;
 }
@@ -133,36 +136,32 @@ static __always_inline void *entry_of(struct flow_table *table, const u64 *key, 
 /* Where a flow's traffic is added up; only with bottom halves off. */
 static __always_inline struct traffic *traffic_of(const u64 *key, enum family family)
 {
-	struct flow_table *table;
+	bool v6 = family == FAMILY_IPV6;
+	struct flow_table *table = v6 ? active_table(&flows6) : active_table(&flows4);
 
-	if (family == FAMILY_IPV4) {
-		table = active_table(&flows4);
-		return table ? entry_of(table, key, IPV4_KEY, sizeof(struct flow4), flow_config.flows4.mask,
-					flow_config.flows4.shift)
-			     : NULL;
-	}
-	table = active_table(&flows6);
-	return table ? entry_of(table, key, IPV6_KEY, sizeof(struct flow6), flow_config.flows6.mask,
-				flow_config.flows6.shift)
-		     : NULL;
+	if (!table)
+		return NULL;
+	return v6 ? entry_of(table, key, true, sizeof(struct flow6), flow_config.flows6.mask, flow_config.flows6.shift)
+		  : entry_of(table, key, false, sizeof(struct flow4), flow_config.flows4.mask,
+			     flow_config.flows4.shift);
 }
 
 /* Adds one sample of `value`; anywhere. False when there is no room or the program interrupted one that was at work
  * on this CPU's table (5.10 does not skip nested runs, and no kernel skips those of another program). */
 static __always_inline bool add_sample(const u64 *key, enum family family, u64 value)
 {
-	bool v4 = family == FAMILY_IPV4;
-	struct flow_table *table = v4 ? active_table(&samples4) : active_table(&samples6);
+	bool v6 = family == FAMILY_IPV6;
+	struct flow_table *table = v6 ? active_table(&samples6) : active_table(&samples4);
 	struct flow_sample *sample;
 
 	if (!table || table->busy)
 		return false;
 	*(volatile u32 *)&table->busy = 1;
 	barrier();
-	sample = v4 ? entry_of(table, key, IPV4_KEY, sizeof(struct sample4), flow_config.samples4.mask,
-			       flow_config.samples4.shift)
-		    : entry_of(table, key, IPV6_KEY, sizeof(struct sample6), flow_config.samples6.mask,
-			       flow_config.samples6.shift);
+	sample = v6 ? entry_of(table, key, true, sizeof(struct sample6), flow_config.samples6.mask,
+			       flow_config.samples6.shift)
+		    : entry_of(table, key, false, sizeof(struct sample4), flow_config.samples4.mask,
+			       flow_config.samples4.shift);
 	if (sample) {
 		sample->count++;
 		sample->sum += value;

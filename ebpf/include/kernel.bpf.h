@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Reading kernel memory that the verifier does not let a program load from directly.
  *
- * bpf_rdonly_cast (6.2) makes such memory loadable without a helper call, which costs a tenth of a probe read. (It is
- * allowed under lockdown=confidentiality too, but what is rare still goes through probe reads, so that programs with
- * headers to read do not load there.) libbpf 1.1 refuses an object that names it where the kernel lacks it and the
- * agent lacks CAP_SYS_ADMIN, weak or not; so each source is built twice, and the agent takes <name>.cast.bpf.o where
- * the kernel has the function.
+ * bpf_rdonly_cast (6.2) makes such memory loadable without a helper call, which costs a tenth of a probe read and is
+ * allowed under lockdown=confidentiality too, so that only this file may call bpf_probe_read_kernel. libbpf 1.1 refuses
+ * an object that names it where the kernel lacks it and the agent lacks CAP_SYS_ADMIN, weak or not; so each source is
+ * built twice, and the agent takes <name>.cast.bpf.o where the kernel has the function.
  */
 #ifndef DOLPHIN_KERNEL_BPF_H
 #define DOLPHIN_KERNEL_BPF_H
@@ -42,16 +41,16 @@ static __always_inline void read_words(u64 *words, const void *from, const u32 c
 #endif
 }
 
-/* Copies the first two words at an address. */
-static __always_inline void read_two_words(u64 *words, const void *from)
+/* The 8-byte word at an address. */
+static __always_inline u64 read_word(const void *from)
 {
 #ifdef RDONLY_CAST
-	struct rusage *raw = rdonly_cast(from, struct rusage);
-
-	words[0] = raw->ru_utime.tv_sec;
-	words[1] = raw->ru_utime.tv_usec;
+	return rdonly_cast(from, struct rusage)->ru_utime.tv_sec;
 #else
-	bpf_probe_read_kernel(words, 2 * sizeof(u64), from);
+	u64 word = 0;
+
+	bpf_probe_read_kernel(&word, sizeof(word), from);
+	return word;
 #endif
 }
 

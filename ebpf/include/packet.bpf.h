@@ -28,12 +28,18 @@
 enum direction { INCOMING, OUTGOING };
 
 struct packet {
-	u64 key[IPV6_KEY]; /* of the flow; the first word without slot and record */
-	u32 seq;           /* TCP only, as the next ones */
-	u32 payload;       /* of the whole skb, merged or not */
-	bool tcp;
+	u64 key[IPV6_KEY];   /* of the flow; the first word without slot and record */
+	bool tcp;            /* the next ones say something of TCP only */
 	bool begins_segment; /* false: a later fragment, whose segment its first one counts */
 	u8 flags;
+	u32 payload; /* of the whole skb, merged or not */
+	const void *transport;
+};
+
+/* Bytes of an skb from its network header on. */
+struct length {
+	u32 whole;
+	u32 linear; /* of them at the beginning, where they can be read */
 };
 
 /* Where the transport header is and what it is. */
@@ -55,80 +61,82 @@ static __always_inline u32 header_size(u32 protocol)
 	return protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 }
 
-static __always_inline u32 swap_halves(u32 ports)
+/* In the order of a flow's key. `ports` are those of a header, as they lie in memory. */
+static __always_inline u32 own_first(u32 ports, enum direction direction)
 {
-	return ports << 16 | ports >> 16;
+	ports = bpf_ntohl(ports);
+	return direction == INCOMING ? ports << 16 | ports >> 16 : ports;
+}
+
+/* Of a packet whose transport header is not hidden. */
+static __always_inline u32 tcp_sequence(struct packet *packet)
+{
+	return bpf_ntohl(read_word(packet->transport) >> 32);
 }
 
 /* The ports to keep of a packet that tells who the service is; 0 of any other. A SYN asks for a service that has yet to
  * answer; a reset with sequence number 0 answers a SYN to a port where nobody listens (RFC 9293, 3.10.7.1). */
-static __always_inline u32 told_service(u32 flags, u32 seq, enum direction direction)
+static __always_inline u32 told_service(struct packet *packet, enum direction direction)
 {
-	bool answers = flags & TCP_ACK;
+	bool answers = packet->flags & TCP_ACK;
 
-	if (flags & TCP_SYN || (flags & TCP_RST && answers && !seq))
-		return answers == (direction == INCOMING) ? KEEP_REMOTE : KEEP_LOCAL;
-	return 0;
+	if (!(packet->flags & (TCP_SYN | TCP_RST)))
+		return 0;
+	if (!(packet->flags & TCP_SYN) && (!answers || tcp_sequence(packet)))
+		return 0;
+	return answers == (direction == INCOMING) ? KEEP_REMOTE : KEEP_LOCAL;
 }
 
-/* The first two words of a TCP header: ports and sequence number; acknowledgement, data offset and flags. `words` are
- * those that the network header was read with. */
-static __always_inline void read_tcp(u64 *tcp, const u64 *words, const void *network, u32 offset, enum family family)
+/* A TCP header's word of flags. `words` are those that the network header was read with. */
+static __always_inline u64 tcp_control(const u64 *words, struct packet *packet, u32 offset, enum family family)
 {
 #ifndef RDONLY_CAST
-	if (family == FAMILY_IPV4 && offset == IPV4_HEADER) {
-		tcp[0] = words[2] >> 32 | words[3] << 32;
-		tcp[1] = words[3] >> 32 | words[4] << 32;
-		return;
-	}
-	if (family == FAMILY_IPV6 && offset == IPV6_HEADER) {
-		tcp[0] = words[5];
-		tcp[1] = words[6];
-		return;
-	}
+	if (family == FAMILY_IPV4 && offset == IPV4_HEADER)
+		return words[3] >> 32 | words[4] << 32;
+	if (family == FAMILY_IPV6 && offset == IPV6_HEADER)
+		return words[6];
 #endif
-	read_two_words(tcp, network + offset);
+	return read_word(packet->transport + TCP_CONTROL);
 }
 
-/* Ports and TCP's fields. `length` is the skb's from the network header on. */
+static __always_inline u32 difference(u32 length, u32 headers)
+{
+	return length > headers ? length - headers : 0;
+}
+
+/* Ports and TCP's fields. `ports` are as they lie in memory, `length` is the skb's from the network header on. */
 static __always_inline void read_transport(struct packet *packet, struct transport at, const void *network,
 					   const u64 *words, u32 ports, u32 length, enum family family,
 					   enum direction direction)
 {
-	packet->tcp = false;
 	packet->key[0] = at.protocol;
-	if (at.protocol == IPPROTO_TCP) {
-		u64 tcp[2] = {};
-
-		packet->tcp = true;
+	packet->tcp = at.protocol == IPPROTO_TCP;
+	if (packet->tcp) {
 		packet->begins_segment = !at.hidden;
-		packet->payload = length > at.offset ? length - at.offset : 0;
 		packet->flags = 0;
-		if (at.hidden)
+		if (at.hidden) {
+			packet->payload = difference(length, at.offset);
 			return;
-		read_tcp(tcp, words, network, at.offset, family);
+		}
+		packet->transport = network + at.offset;
 
-		u32 header = (tcp[1] >> 36 & 0xF) << 2;
+		u64 control = tcp_control(words, packet, at.offset, family);
+		u32 keep = 0;
 
-		packet->seq = tcp[0] >> 32;
-		packet->flags = tcp[1] >> 40;
-		packet->payload = packet->payload > header ? packet->payload - header : 0;
-		if (direction == INCOMING)
-			ports = swap_halves(ports);
+		packet->flags = control >> 40;
+		packet->payload = difference(length, at.offset + tcp_header_size(control));
+		ports = own_first(ports, direction);
 		if (flow_config.fold_ports) {
-			u32 keep = told_service(packet->flags, packet->seq, direction);
-
+			keep = told_service(packet, direction);
 			ports = keep ? ports & keep : fold_tcp(packet->key, family, ports);
 		}
-		packet->key[0] = (u64)ports << 32 | IPPROTO_TCP;
-		return;
+	} else {
+		if (at.hidden || !has_ports(at.protocol))
+			return;
+		ports = own_first(ports, direction);
+		if (flow_config.fold_ports)
+			ports = fold_by_number(ports);
 	}
-	if (at.hidden || !has_ports(at.protocol))
-		return;
-	if (direction == INCOMING)
-		ports = swap_halves(ports);
-	if (flow_config.fold_ports)
-		ports = fold_by_number(ports);
 	packet->key[0] |= (u64)ports << 32;
 }
 
@@ -140,7 +148,7 @@ static __always_inline bool is_extension(u32 protocol)
 	return protocol < 64 && EXTENSIONS >> protocol & 1;
 }
 
-static __always_inline void read_ipv4(struct packet *packet, const void *network, u32 length, u32 linear,
+static __always_inline void read_ipv4(struct packet *packet, const void *network, struct length length,
 				      enum direction direction)
 {
 	u64 words[5] = {};
@@ -157,10 +165,10 @@ static __always_inline void read_ipv4(struct packet *packet, const void *network
 
 	packet->key[1] = direction == INCOMING ? source << 32 | destination : destination << 32 | source;
 	if (at.offset != IPV4_HEADER) /* options */
-		bpf_probe_read_kernel(&ports, sizeof(ports), network + at.offset);
-	if (linear < length && linear < at.offset + header_size(at.protocol))
+		ports = read_word(network + at.offset);
+	if (length.linear < length.whole && length.linear < at.offset + header_size(at.protocol))
 		at.hidden = true;
-	read_transport(packet, at, network, words, ports, length, FAMILY_IPV4, direction);
+	read_transport(packet, at, network, words, ports, length.whole, FAMILY_IPV4, direction);
 }
 
 /* Follows extension headers up to the transport header. */
@@ -169,62 +177,56 @@ static __always_inline struct transport skip_extensions(const void *network, u32
 	struct transport at = {.offset = IPV6_HEADER, .protocol = protocol};
 
 	for (u32 i = 0; i < IPV6_EXTENSIONS; i++) {
-		u8 extension[4] = {};
-
 		if (!is_extension(at.protocol))
 			break;
-		bpf_probe_read_kernel(extension, sizeof(extension), network + at.offset);
+
+		u64 extension = read_word(network + at.offset);
+
 		if (at.protocol == IPPROTO_FRAGMENT) {
-			at.hidden = extension[2] || extension[3] & 0xF8;
+			at.hidden = extension >> 16 & 0xF8FF; /* the offset, in network order, without its flags */
 			at.offset += 8;
 		} else {
-			at.offset += (extension[1] + 1) * 8;
+			at.offset += ((extension >> 8 & 0xFF) + 1) * 8;
 		}
-		at.protocol = extension[0];
+		at.protocol = extension & 0xFF;
 		if (at.hidden)
 			break;
 	}
 	return at;
 }
 
-static __always_inline void read_ipv6(struct packet *packet, const void *network, u32 length, u32 linear,
+static __always_inline void read_ipv6(struct packet *packet, const void *network, struct length length,
 				      enum direction direction)
 {
 	u64 words[7] = {};
 
 	read_words(words, network, 6, 1);
 
-	struct transport at = {.offset = IPV6_HEADER, .protocol = words[0] >> 48 & 0xFF};
+	struct transport at = {.offset = IPV6_HEADER, .protocol = ipv6_next_header(words[0])};
 	u32 ports = words[5];
+	u32 own = direction == INCOMING ? 3 : 1, other = direction == INCOMING ? 1 : 3;
 
-	if (direction == INCOMING) {
-		packet->key[1] = words[3];
-		packet->key[2] = words[4];
-		packet->key[3] = words[1];
-		packet->key[4] = words[2];
-	} else {
-		packet->key[1] = words[1];
-		packet->key[2] = words[2];
-		packet->key[3] = words[3];
-		packet->key[4] = words[4];
-	}
+	packet->key[1] = words[own];
+	packet->key[2] = words[own + 1];
+	packet->key[3] = words[other];
+	packet->key[4] = words[other + 1];
 	if (is_extension(at.protocol)) {
 		at = skip_extensions(network, at.protocol);
-		bpf_probe_read_kernel(&ports, sizeof(ports), network + at.offset);
+		ports = read_word(network + at.offset);
 	}
-	if (linear < length && linear < at.offset + header_size(at.protocol))
+	if (length.linear < length.whole && length.linear < at.offset + header_size(at.protocol))
 		at.hidden = true;
-	read_transport(packet, at, network, words, ports, length, FAMILY_IPV6, direction);
+	read_transport(packet, at, network, words, ports, length.whole, FAMILY_IPV6, direction);
 }
 
-/* `network` points at the IP header, `length` counts from there; `linear` of it can be read. */
-static __always_inline void read_packet(struct packet *packet, const void *network, u32 length, u32 linear,
+/* `network` points at the IP header, `length` counts from there. */
+static __always_inline void read_packet(struct packet *packet, const void *network, struct length length,
 					enum family family, enum direction direction)
 {
 	if (family == FAMILY_IPV4)
-		read_ipv4(packet, network, length, linear, direction);
+		read_ipv4(packet, network, length, direction);
 	else
-		read_ipv6(packet, network, length, linear, direction);
+		read_ipv6(packet, network, length, direction);
 }
 
 /* Which kinds a direction's traffic is counted as. */
@@ -233,38 +235,34 @@ struct kinds {
 	enum record record;
 };
 
-/* Counts a packet per flow or per pod, as `want` says for each of its two kinds. `seen` holds the numbers for both; a
+/* Counts a packet per flow or per pod, as the pod wants each of its two kinds. `seen` holds the numbers for both; a
  * kind that is not wanted is left out. */
-static __always_inline void account_kinds(u32 slot, u32 want, enum family family, struct kinds kinds, u64 *key,
+static __always_inline void account_kinds(struct pod pod, enum family family, struct kinds kinds, u64 *key,
 					  struct traffic *seen, const bool tcp)
 {
-	u32 flows = PER_FLOW(kinds.ip) | (tcp ? PER_FLOW(kinds.tcp) : 0);
+	struct traffic *traffic = NULL;
 
-	if (want & flows) {
-		key[0] |= key_word(0, slot, kinds.record, 0);
-
-		struct traffic *traffic = traffic_of(key, family);
-
-		if (traffic) {
-			if (want & PER_FLOW(kinds.ip)) {
-				traffic->packets += seen->packets;
-				traffic->bytes += seen->bytes;
-				want &= ~COUNTED(kinds.ip);
-			}
-			if (tcp && want & PER_FLOW(kinds.tcp)) {
-				traffic->segments += seen->segments;
-				traffic->payload += seen->payload;
-				want &= ~COUNTED(kinds.tcp);
-			}
-		}
+	if (pod.wants & (PER_FLOW(kinds.ip) | (tcp ? PER_FLOW(kinds.tcp) : 0))) {
+		key[0] |= key_word(0, pod.slot, kinds.record, 0);
+		traffic = traffic_of(key, family);
 	}
-	if (want & COUNTED(kinds.ip))
-		count(slot, kinds.ip, family, seen->packets, seen->bytes);
-	if (tcp && want & COUNTED(kinds.tcp))
-		count(slot, kinds.tcp, family, seen->segments, seen->payload);
+	if (traffic && pod.wants & PER_FLOW(kinds.ip)) {
+		traffic->packets += seen->packets;
+		traffic->bytes += seen->bytes;
+	} else if (pod.wants & COUNTED(kinds.ip)) {
+		count(pod.slot, kinds.ip, family, seen->packets, seen->bytes);
+	}
+	if (!tcp)
+		return;
+	if (traffic && pod.wants & PER_FLOW(kinds.tcp)) {
+		traffic->segments += seen->segments;
+		traffic->payload += seen->payload;
+	} else if (pod.wants & COUNTED(kinds.tcp)) {
+		count(pod.slot, kinds.tcp, family, seen->segments, seen->payload);
+	}
 }
 
-static __always_inline void account(u32 slot, u32 want, enum family family, struct kinds kinds, struct packet *packet,
+static __always_inline void account(struct pod pod, enum family family, struct kinds kinds, struct packet *packet,
 				    struct wire wire)
 {
 	struct traffic seen = {.packets = wire.packets, .bytes = wire.bytes};
@@ -272,9 +270,9 @@ static __always_inline void account(u32 slot, u32 want, enum family family, stru
 	if (packet->tcp) {
 		seen.segments = packet->begins_segment ? wire.packets : 0;
 		seen.payload = packet->payload;
-		account_kinds(slot, want, family, kinds, packet->key, &seen, true);
+		account_kinds(pod, family, kinds, packet->key, &seen, true);
 	} else {
-		account_kinds(slot, want, family, kinds, packet->key, &seen, false);
+		account_kinds(pod, family, kinds, packet->key, &seen, false);
 	}
 }
 

@@ -11,15 +11,16 @@
 
 #include "flow.bpf.h"
 
-/* Two ports in network order, the pod's own in the lower half. */
-#define KEEP_LOCAL  0x0000FFFFu
-#define KEEP_REMOTE 0xFFFF0000u
+/* Two ports, the pod's own in the upper half. */
+#define KEEP_LOCAL    0xFFFF0000u
+#define KEEP_REMOTE   0x0000FFFFu
+#define ANY_EPHEMERAL 0x80008000u
 
 #define MAX_SERVICES 8192
 
 struct service {
 	u64 address[2]; /* an IPv4 address in the first four bytes, then zeros */
-	u32 port;       /* network order */
+	u32 port;
 	u32 family;
 };
 
@@ -32,18 +33,16 @@ struct {
 } services SEC(".maps");
 
 /* The word of state.services that has a port's bit. */
-static __always_inline u64 *service_word(u32 number)
+static __always_inline u64 *service_word(u32 port)
 {
 	/* The verifier loses the bound of a byte swap, and the compiler would leave out the mask as it knows it. */
-	asm volatile("" : "+r"(number));
-	return &state.services[(number >> 6) & (PORT_WORDS - 1)];
+	asm volatile("" : "+r"(port));
+	return &state.services[(port >> 6) & (PORT_WORDS - 1)];
 }
 
 static __always_inline bool may_be_service(u16 port)
 {
-	u32 number = bpf_ntohs(port);
-
-	return *service_word(number) >> (number & 63) & 1;
+	return *service_word(port) >> (port & 63) & 1;
 }
 
 static __always_inline bool is_service(const u64 *address, enum family family, u16 port)
@@ -74,19 +73,19 @@ static __always_inline u32 known_service(const u64 *key, enum family family, u32
 		remote[1] = key[4];
 	}
 
-	bool here = is_service(local, family, ports);
-	bool there = is_service(remote, family, ports >> 16);
+	bool here = is_service(local, family, ports >> 16);
+	bool there = is_service(remote, family, ports);
 
 	return here == there ? 0 : here ? KEEP_LOCAL : KEEP_REMOTE;
 }
 
 static __always_inline u32 fold_by_number(u32 ports)
 {
-	u32 local = bpf_ntohs(ports), remote = bpf_ntohs(ports >> 16);
+	u32 local = ports >> 16, remote = ports & KEEP_REMOTE;
 
-	if (local > remote)
-		return local < EPHEMERAL_FIRST ? ports : ports & KEEP_REMOTE;
-	return remote < EPHEMERAL_FIRST || local == remote ? ports : ports & KEEP_LOCAL;
+	if (!(ports & ANY_EPHEMERAL) || local == remote)
+		return ports;
+	return local > remote ? remote : ports & KEEP_LOCAL;
 }
 
 static __always_inline u32 fold_tcp(const u64 *key, enum family family, u32 ports)

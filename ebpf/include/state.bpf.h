@@ -37,20 +37,27 @@ enum kind {
 	KIND_TCP_RTT,
 };
 
-/* What a pod wants: the lower half of its word has a bit for each kind counted, the upper half one for each kind that
+/* What a pod wants: the lower half of the word has a bit for each kind counted, the upper half one for each kind that
  * is counted per flow. A kind in the upper half is in the lower one too. */
 #define COUNTED(kind)  (1u << (kind))
 #define PER_FLOW(kind) (1u << (16 + (kind)))
 #define ANY_PER_FLOW   (~0u << 16)
 
+/* What is to be done for a network namespace; all zeros: nothing. User space changes `wants` alone, so that a namespace
+ * that dies meanwhile (netns_exit.bpf.c) keeps slot 0, which nobody reads, and never counts as the pod again. */
+struct watched {
+	u32 wants;
+	u32 slot;
+};
+
+/* The large arrays come last: offsets above 32767 do not fit into a load. */
 struct agent_state {
-	u16 slot[NETNS_NUMBERS];  /* namespace number - NETNS_FIRST -> slot */
-	u32 wants[SLOTS];         /* slot -> COUNTED and PER_FLOW bits */
-	u64 services[PORT_WORDS]; /* ports that some service listens on; `services` has the addresses */
-	u32 services_known;       /* whether any bit above is set */
-	u32 active;               /* which partition of a CPU is written; stored by user space only */
-	u64 no_partition;         /* events on a CPU without a partition: lost, and reported as such */
-	u64 no_sample;            /* RTT samples that found their table full or in use: lost, likewise */
+	u32 active;                            /* which partition of a CPU is written; stored by user space only */
+	u32 services_known;                    /* whether any bit below is set */
+	u64 no_partition;                      /* events on a CPU without a partition: lost, and reported as such */
+	u64 no_sample;                         /* RTT samples that found their table full or in use: lost, likewise */
+	u64 services[PORT_WORDS];              /* ports that some service listens on; `services` has the addresses */
+	struct watched watched[NETNS_NUMBERS]; /* by namespace number - NETNS_FIRST */
 };
 
 struct counter {
@@ -75,40 +82,44 @@ struct {
 	__type(value, struct partition);
 } partitions SEC(".maps");
 
-/* Slots of namespaces whose number is beyond the array: only nodes with more than ~1,200 of them have any. */
+/* Namespaces whose number is beyond the array: only nodes with more than ~1,200 of them have any. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SLOTS);
 	__type(key, u32);
-	__type(value, u32);
-} slot_overflow SEC(".maps");
+	__type(value, struct watched);
+} watched_overflow SEC(".maps");
 
-static __always_inline u32 slot_of(struct net *net)
+/* A namespace as one event sees it. */
+struct pod {
+	u32 wants; /* the bits that were asked for */
+	u32 slot;
+};
+
+/* Wants of a namespace among `kinds`, a set of COUNTED and PER_FLOW bits. One load tells most packets of other
+ * namespaces, and those of pods that want none of it. */
+static __always_inline struct pod pod_of(struct net *net, u32 kinds)
 {
 	u32 number = net->ns.inum;
 	u32 index = number - NETNS_FIRST;
+	struct watched *watched;
 
-	if (index < NETNS_NUMBERS)
-		return state.slot[index];
+	if (index < NETNS_NUMBERS) {
+		watched = &state.watched[index];
+	} else {
+		watched = bpf_map_lookup_elem(&watched_overflow, &number);
+		if (!watched)
+			return (struct pod){};
+	}
 
-	u32 *slot = bpf_map_lookup_elem(&slot_overflow, &number);
-	return slot ? *slot : 0;
-}
-
-static __always_inline u32 wants_of(u32 slot)
-{
-	return state.wants[slot & (SLOTS - 1)];
-}
-
-static __always_inline bool wants(u32 slot, enum kind kind)
-{
-	return wants_of(slot) & COUNTED(kind);
+	u32 wants = watched->wants & kinds;
+	return (struct pod){wants, wants ? watched->slot & (SLOTS - 1) : 0};
 }
 
 /* Index of this CPU's element, in the buffer that is written now, of a map with one element per CPU and buffer. */
 static __always_inline u32 active_index(void)
 {
-	return bpf_get_smp_processor_id() * CPU_PARTITIONS + (*(volatile u32 *)&state.active & 1);
+	return bpf_get_smp_processor_id() * CPU_PARTITIONS + *(volatile u32 *)&state.active;
 }
 
 static __always_inline struct counter *counter_of(u32 slot, enum kind kind, enum family family)

@@ -42,7 +42,7 @@ static __always_inline u32 socket_key(struct sock_common *common, enum family fa
 		key[4] = two_words(&common->skc_v6_daddr.in6_u.u6_addr32[2]);
 	}
 	key[0] = key_word(0, slot, record, IPPROTO_TCP);
-	return (u32)common->skc_dport << 16 | bpf_htons(common->skc_num);
+	return (u32)common->skc_num << 16 | bpf_ntohs(common->skc_dport);
 }
 
 #endif

@@ -17,6 +17,20 @@
 #define IPV6_NEXT_HOP_BY_HOP 0
 #define IPV6_JUMBO_HEADER    8
 
+/* Of a TCP header, the word that begins with the acknowledgement number and ends with data offset, flags and window. */
+#define TCP_CONTROL 8
+
+static __always_inline u32 tcp_header_size(u64 control)
+{
+	return (control >> 36 & 0xF) << 2; /* the data offset counts 32-bit words */
+}
+
+/* Of an IPv6 header's first word. */
+static __always_inline u32 ipv6_next_header(u64 word)
+{
+	return word >> 48 & 0xFF;
+}
+
 /* What segmentation offload notes of an skb. */
 struct gso {
 	u32 size; /* payload bytes of each packet that it stands for; 0 where it stands for itself */
@@ -50,8 +64,8 @@ static __always_inline struct gso gso_of(struct sk_buff *skb)
 		   bpf_core_field_offset(struct skb_shared_info, gso_size);
 	u64 raw[4] = {};
 
-	/* One read for the three: gso_segs follows gso_size, and gso_type is not far, on every kernel. */
-	bpf_probe_read_kernel(raw, sizeof(raw), &info->gso_size);
+	/* gso_segs follows gso_size, and gso_type is not far, on every kernel: one read for the three. */
+	read_words(raw, &info->gso_size, 3, 1);
 	return (struct gso){(u16)raw[0], (u16)(raw[0] >> 16), *(u32 *)((void *)raw + (type & 28))};
 #endif
 }
@@ -80,13 +94,9 @@ static __noinline u64 unmerge(struct sk_buff *skb, u32 network, u32 length, bool
 	u32 transport =
 	    BPF_CORE_READ_BITFIELD(skb, encapsulation) ? skb->inner_transport_header : skb->transport_header;
 	u32 headers = transport - network;
-	u8 byte = 0;
 
 	if (gso.type & (SKB_GSO_TCPV4 | SKB_GSO_TCPV6)) {
-		u64 tcp[2] = {};
-
-		read_two_words(tcp, skb->head + transport);
-		headers += (tcp[1] >> 36 & 0xF) << 2; /* the data offset, in 32-bit words */
+		headers += tcp_header_size(read_word(skb->head + transport + TCP_CONTROL));
 	} else if (gso.type & SKB_GSO_UDP_L4) {
 		headers += sizeof(struct udphdr);
 	} else if (gso.type & SKB_GSO_SCTP) {
@@ -97,12 +107,9 @@ static __noinline u64 unmerge(struct sk_buff *skb, u32 network, u32 length, bool
 		segs = (length - headers + gso.size - 1) / gso.size;
 
 	/* BIG TCP before 6.18 marks IPv6 packets above 64 KB with a hop-by-hop header that never reaches the wire. */
-	if (v6 && length > 65535) {
-		bpf_probe_read_kernel(&byte, 1, skb->head + network + offsetof(struct ipv6hdr, nexthdr));
-		if (byte == IPV6_NEXT_HOP_BY_HOP) {
-			headers -= IPV6_JUMBO_HEADER;
-			length -= IPV6_JUMBO_HEADER;
-		}
+	if (v6 && length > 65535 && ipv6_next_header(read_word(skb->head + network)) == IPV6_NEXT_HOP_BY_HOP) {
+		headers -= IPV6_JUMBO_HEADER;
+		length -= IPV6_JUMBO_HEADER;
 	}
 
 	if (segs > 1)

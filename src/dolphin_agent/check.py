@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
-from dolphin_agent.bpf.tables import MIB, Tables
+from dolphin_agent.bpf.memory import MIB
+from dolphin_agent.bpf.tables import Tables
 from dolphin_agent.errors import BpfError
 from dolphin_agent.probes import ladder
 from dolphin_agent.probes.engine import objects_directory

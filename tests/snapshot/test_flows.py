@@ -22,9 +22,9 @@ LOCAL, REMOTE = "10.0.0.1", "10.0.0.2"
 
 
 def first_word(record, ports=(80, 0), protocol=6, slot=SLOT, bucket=0):
-    """A key's first word as the programs build it; ports in network order, the pod's first."""
-    local, remote = (socket.htons(port) for port in ports)
-    return protocol | record << 8 | slot << 16 | bucket << 25 | local << 32 | remote << 48
+    """A key's first word as the programs build it; the pod's own port is the upper half of the ports."""
+    local, remote = ports
+    return protocol | record << 8 | slot << 16 | bucket << 25 | remote << 32 | local << 48
 
 
 def addresses(family=socket.AF_INET, local=LOCAL, remote=REMOTE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,12 @@ def require_btf() -> None:
             f"{VMLINUX_BTF} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is not mounted; "
             "use a distribution kernel 5.10 or newer, or mount sysfs"
         )
+
+
+def charges_maps() -> bool:
+    """Whether maps count towards the memory limit of the cgroup (5.11) and not towards RLIMIT_MEMLOCK."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 11)
 
 
 @cache

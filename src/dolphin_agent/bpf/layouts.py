@@ -58,17 +58,22 @@ class Record(enum.IntEnum):
     RTT = 3
 
 
+class Watched(ctypes.Structure):
+    """struct watched: what is to be done for a network namespace."""
+
+    _fields_ = (("wants", ctypes.c_uint32), ("slot", ctypes.c_uint32))
+
+
 class AgentState(ctypes.Structure):
     """struct agent_state: the whole of .bss."""
 
     _fields_ = (
-        ("slot", ctypes.c_uint16 * NETNS_NUMBERS),
-        ("wants", ctypes.c_uint32 * SLOTS),
-        ("services", ctypes.c_uint64 * PORT_WORDS),
-        ("services_known", ctypes.c_uint32),
         ("active", ctypes.c_uint32),
+        ("services_known", ctypes.c_uint32),
         ("no_partition", ctypes.c_uint64),
         ("no_sample", ctypes.c_uint64),
+        ("services", ctypes.c_uint64 * PORT_WORDS),
+        ("watched", Watched * NETNS_NUMBERS),
     )
 
 

@@ -10,7 +10,7 @@ import os
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from dolphin_agent.bpf import kernel, libbpf
+from dolphin_agent.bpf import kernel, libbpf, memory
 from dolphin_agent.bpf.flow_tables import FlowMap, Limits, entries_per_cpu, make_config, value_size
 from dolphin_agent.bpf.layouts import (
     CPU_PARTITIONS,
@@ -21,7 +21,9 @@ from dolphin_agent.bpf.layouts import (
     Family,
     Kind,
     Partition,
+    Watched,
 )
+from dolphin_agent.bpf.memory import MIB
 from dolphin_agent.bpf.object import ARRAY, Object
 from dolphin_agent.errors import BpfError
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 ARRAY_OF_MAPS = 12
 WORDS_PER_SLOT = ctypes.sizeof(Partition) // ctypes.sizeof(ctypes.c_uint64) // SLOTS
 ANY = 0
-MIB = 2**20
+EXISTING = 2
 
 
 def word(kind: Kind, family: Family) -> int:
@@ -81,19 +83,25 @@ class Tables:
             self._close = stack.pop_all().close
 
     def _load(self) -> None:
+        room = memory.headroom() if kernel.charges_maps() else None
+        if room is not None and room < self.memory_bytes:
+            raise self._too_little(errno.ENOMEM, f"the memory limit leaves {room / MIB:.1f} MiB")
         try:
             self._object.load(())
         except BpfError as fault:
             if fault.errno not in (errno.ENOMEM, errno.EPERM):
                 raise
-            remedy = (
-                "raise the memory limit or lower --max-flows"
-                if fault.errno == errno.ENOMEM
-                else "kernels before 5.11 also bound maps by RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity), add "
-                "CAP_SYS_RESOURCE, or lower --max-flows"
-            )
-            reason = f"{fault}; the maps need {self.memory_bytes / MIB:.1f} MiB of kernel memory: {remedy}"
-            raise BpfError(reason, errno=fault.errno, log=fault.log) from fault
+            raise self._too_little(fault.errno, str(fault), fault.log) from fault
+
+    def _too_little(self, code: int, reason: str, log: str = "") -> BpfError:
+        remedy = (
+            "raise the memory limit or lower --max-flows"
+            if code == errno.ENOMEM
+            else "kernels before 5.11 also bound maps by RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity), add "
+            "CAP_SYS_RESOURCE, or lower --max-flows"
+        )
+        needed = f"the maps need {self.memory_bytes / MIB:.1f} MiB of kernel memory"
+        return BpfError(f"{reason}; {needed}: {remedy}", errno=code, log=log)
 
     def open(self, source: str) -> Object:
         """Opens an object, the cheaper build of it where the kernel has what that needs, with its constants set.
@@ -112,7 +120,7 @@ class Tables:
     def _map_memory(self, maps: Mapping[str, Map]) -> None:
         self.fds = {role: m.fd for role, m in maps.items() if not role.startswith(".rodata")}
         """Name of each shared map -> its file descriptor, for Object.reuse."""
-        self._overflow = self.fds["slot_overflow"]
+        self._overflow = self.fds["watched_overflow"]
         self._state_memory = mmap.mmap(self.fds[".bss"], maps[".bss"].size)
         self._state = AgentState.from_buffer(self._state_memory)
         self._partition_memory = mmap.mmap(self.fds["partitions"], maps["partitions"].size)
@@ -133,26 +141,45 @@ class Tables:
         """The slot that a namespace number counts in now; 0 when none, also after the kernel cleared it."""
         index = netns - NETNS_FIRST
         if 0 <= index < NETNS_NUMBERS:
-            return int(self._state.slot[index])
-        value = ctypes.c_uint32()
+            return int(self._state.watched[index].slot)
+        value = Watched()
         found = self._lib.map_lookup(self._overflow, ctypes.byref(ctypes.c_uint32(netns)), ctypes.byref(value))
-        return 0 if found is None else int(value.value)
+        return 0 if found is None else int(value.slot)
 
-    def assign(self, netns: int, slot: int) -> None:
-        """Counts a namespace's traffic in a slot from now on; slot 0 stops it."""
+    def watch(self, netns: int, slot: int, kinds: int) -> None:
+        """Counts a namespace's traffic in a slot from now on: Kind.counted and Kind.per_flow bits."""
         index = netns - NETNS_FIRST
         if 0 <= index < NETNS_NUMBERS:
-            self._state.slot[index] = slot
-            return
-        key = ctypes.byref(ctypes.c_uint32(netns))
-        if slot:
-            self._lib.map_update(self._overflow, key, ctypes.byref(ctypes.c_uint32(slot)), ANY)
-        elif self.slot_of(netns):
-            self._lib.map_delete(self._overflow, key)
+            # In this order: what has no slot yet counts nowhere.
+            self._state.watched[index].slot = slot
+            self._state.watched[index].wants = kinds
+        else:
+            self._update(netns, Watched(kinds, slot), ANY)
 
-    def want(self, slot: int, kinds: int) -> None:
-        """Sets the kinds counted for a slot: Kind.counted and Kind.per_flow bits."""
-        self._state.wants[slot] = kinds
+    def want(self, netns: int, slot: int, kinds: int) -> None:
+        """Changes what is counted of a namespace that is watched in a slot; 0: nothing, and it gives up the slot.
+
+        Nothing happens if the namespace has died meanwhile, even if its number is another one's by now.
+        """
+        index = netns - NETNS_FIRST
+        if self.slot_of(netns) != slot:
+            return
+        if 0 <= index < NETNS_NUMBERS:
+            self._state.watched[index].wants = kinds
+            if not kinds:
+                self._state.watched[index].slot = 0
+            return
+        try:
+            if kinds:
+                self._update(netns, Watched(kinds, slot), EXISTING)
+            else:
+                self._lib.map_delete(self._overflow, ctypes.byref(ctypes.c_uint32(netns)))
+        except BpfError as fault:
+            if fault.errno != errno.ENOENT:
+                raise
+
+    def _update(self, netns: int, value: Watched, flags: int) -> None:
+        self._lib.map_update(self._overflow, ctypes.byref(ctypes.c_uint32(netns)), ctypes.byref(value), flags)
 
     @property
     def without_partition(self) -> int:

@@ -183,19 +183,15 @@ class Engine:
         """Makes the filter and the wants what the plan says. Returns the backends for which there is no slot."""
         for key in [key for key in self._slots if key not in plan.wants]:
             slot = self._slots.pop(key)
-            if tables.slot_of(key[1]) == slot:
-                tables.assign(key[1], 0)
-            tables.want(slot, 0)
+            tables.want(key[1], slot, 0)
             self._retired.append((key, slot))
         without_slot = []
         for key, kinds in plan.wants.items():
-            if (slot := self._slots.get(key, 0)) == 0:
-                if not self._free:
-                    without_slot.append(key)
-                    continue
-                slot = self._free.pop()
-            tables.want(slot, kinds)
-            if key not in self._slots:
-                self._slots[key] = slot
-                tables.assign(key[1], slot)
+            if key in self._slots:
+                tables.want(key[1], self._slots[key], kinds)
+            elif self._free:
+                slot = self._slots[key] = self._free.pop()
+                tables.watch(key[1], slot, kinds)
+            else:
+                without_slot.append(key)
         return without_slot

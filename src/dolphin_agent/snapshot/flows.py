@@ -241,7 +241,7 @@ def labels_of(key: bytes, family: Family) -> Labels:
     """The five labels of a flow, source and destination as in its packets."""
     size = _ADDRESS_BYTES[family]
     protocol = key[0]
-    ports = int.from_bytes(key[4:6], "big"), int.from_bytes(key[6:8], "big")
+    ports = int.from_bytes(key[6:8], "little"), int.from_bytes(key[4:6], "little")
     local, remote = ports
     # Both are 0 where there are none: later fragments, ICMP. One is 0 where it was folded.
     shown = tuple(str(port) if port or not (local or remote) else EPHEMERAL for port in ports)

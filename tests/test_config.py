@@ -37,7 +37,9 @@ def test_flag_wins_over_environment_and_that_over_file(tmp_path):
         ({"collect_interval": "0s"}, "allowed: a positive number with a unit"),
         ({"log_level": "loud"}, "allowed: debug, info, warning, error"),
         ({"policies": None, "pods": None}, "--standalone needs --policies DIR and --pods FILE"),
-        ({"standalone": None}, "standalone only"),
+        ({"standalone": None}, "--policies is for --standalone"),
+        ({"standalone": None, "policies": None, "pods": None}, "NODE_NAME is not set"),
+        ({"standalone": None, "policies": None, "pods": None, "node_name": "Worker_1"}, '--node-name "Worker_1"'),
     ],
 )
 def test_wrong_setting_is_named_with_what_is_allowed(arguments, message):

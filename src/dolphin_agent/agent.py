@@ -21,20 +21,30 @@ import structlog
 
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
-from dolphin_agent.errors import BpfError
+from dolphin_agent.cluster import Cluster
+from dolphin_agent.desired import Desired
+from dolphin_agent.errors import BpfError, DolphinError, KubeError
 from dolphin_agent.export import prometheus
 from dolphin_agent.export.http import Endpoint, Response
 from dolphin_agent.export.own import OwnMetrics, Vitals
+from dolphin_agent.kube.access import from_kubeconfig, in_cluster
+from dolphin_agent.kube.access import namespace as own_namespace
+from dolphin_agent.kube.client import Client
+from dolphin_agent.policy.vocabulary import NAMESPACE
 from dolphin_agent.probes.engine import Engine
 from dolphin_agent.probes.ladder import RETRY_SECONDS
 from dolphin_agent.probes.plan import Plan, make_plan
 from dolphin_agent.snapshot.ledger import Ledger
 from dolphin_agent.snapshot.model import Snapshot
-from dolphin_agent.standalone import Desired, Standalone
-from dolphin_agent.status import Status, describe
+from dolphin_agent.standalone import Standalone
+from dolphin_agent.status.describe import Status, describe
+from dolphin_agent.status.node_monitor import Numbers, numbers
+from dolphin_agent.status.reporter import Reporter, identity, refuse_occupied
 
 if TYPE_CHECKING:
     from dolphin_agent.config import Config
+    from dolphin_agent.desired import Source
+    from dolphin_agent.pods.backend import Backend
 
 SHARED_SECONDS = 0.5
 """Scrapes closer together than this share one reading; a scrape may be at most 1 s old."""
@@ -65,8 +75,12 @@ class _Read:
     """Message: take a reading."""
 
 
+@dataclasses.dataclass(frozen=True)
 class _Stop:
     """Message: end."""
+
+    fault: DolphinError | None = None
+    """Why, if it was not asked for."""
 
 
 _Message = Desired | _Read | _Stop
@@ -95,14 +109,15 @@ class Agent:
         self._desired: Desired | None = None
         self._plan = Plan()
         self._incarnations: dict[tuple[str, int], int] = {}
+        self._deaths: dict[tuple[str, int], float] = {}
+        """Pod uid and namespace -> monotonic time at which it was found dead; until the source has looked again."""
         self._applied = 0.0
         self._drained = float("-inf")
         self._drain_seconds = 0.0
 
         kernel.require_privileges()
-        assert config.policies is not None  # noqa: S101 - config.load refuses their absence
-        assert config.pods is not None  # noqa: S101
-        self._source = Standalone(config.policies, config.pods, self._queue.put)
+        self._reporter: Reporter | None = None
+        self._source = self._make_source(config)
         routes = {"/metrics": self._metrics, "/healthz": _healthy, "/readyz": self._ready}
         self._endpoint = Endpoint(config.listen, routes)
         self._own = OwnMetrics(lambda: self._reading.vitals)
@@ -110,25 +125,56 @@ class Agent:
         self._engine = Engine(limits)
         self._ledger = Ledger(limits, config.flow_idle_timeout)
 
+    def _make_source(self, config: Config) -> Source:
+        if config.standalone:
+            assert config.policies is not None  # noqa: S101 - config.load refuses their absence
+            assert config.pods is not None  # noqa: S101
+            return Standalone(config.policies, config.pods, self._queue.put)
+        assert config.node_name is not None  # noqa: S101
+        access = from_kubeconfig(config.kubeconfig) if config.kubeconfig else in_cluster()
+        client = Client(access)
+        try:
+            refuse_occupied(client, config.node_name, identity())
+        except KubeError as fault:  # it may come up, and the reporter asks again
+            log.warning("the API server does not answer yet", reason=str(fault))
+        self._reporter = Reporter(
+            client,
+            config.node_name,
+            own_namespace() or NAMESPACE,
+            self._present_status,
+            self._count,
+            lambda fault: self._queue.put(_Stop(fault)),
+        )
+        return Cluster(client, config.node_name, config.proc_root, self._queue.put)
+
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT; then detaches everything."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._queue.put(_Stop()))
         relax_collector()
         self._source.start()
+        if self._reporter:
+            self._reporter.start()
         host, _ = self._config.listen
-        log.info("running", listen=f"{host}:{self._endpoint.port}", policies=str(self._config.policies))
+        log.info("running", listen=f"{host}:{self._endpoint.port}", policies=str(self._config.policies or "cluster"))
         try:
             with self._endpoint:
                 self._loop()
         finally:
+            if self._reporter:
+                self._reporter.stop()
             self._source.stop()
             self._engine.close()
             self._own.close()
             log.info("stopped")
 
     def _loop(self) -> None:
-        while not isinstance(message := self._next_message(), _Stop):
+        while True:
+            message = self._next_message()
+            if isinstance(message, _Stop):
+                if message.fault:
+                    raise message.fault
+                return
             try:
                 self._handle(message)
             except BpfError as fault:  # unforeseen: every refusal that can be expected is in the engine's status
@@ -153,9 +199,10 @@ class Agent:
     def _tick(self) -> None:
         now = time.monotonic()
         if died := self._engine.died():
-            for uid, netns, incarnation in died:
-                self._incarnations[uid, netns] = incarnation + 1
+            for uid, netns, _ in died:
+                self._deaths[uid, netns] = now
             self._reconcile()
+            self._source.look()
         elif self._status.retry and now - self._applied >= RETRY_SECONDS:
             self._reconcile()
         if now - self._drained >= self._config.collect_interval or self._engine.fill() >= DRAIN_FILL:
@@ -166,12 +213,7 @@ class Agent:
         desired = self._desired
         if desired is None:
             return
-        backends = [
-            dataclasses.replace(b, incarnation=self._incarnations.get((b.pod.uid, b.netns), 0))
-            for b in desired.backends
-        ]
-        present = {(b.pod.uid, b.netns) for b in backends}
-        self._incarnations = {key: n for key, n in self._incarnations.items() if key in present}
+        backends = self._living(desired)
         self._plan = make_plan(desired.policies, backends, fold_ports=self._config.flow_ports == "service")
         self._drain()
         self._engine.apply(self._plan)
@@ -182,6 +224,23 @@ class Agent:
         self._log_changes(describe(desired, self._plan, self._engine.status))
         self._read()
 
+    def _living(self, desired: Desired) -> list[Backend]:
+        """The backends, without those whose namespace has died since the source looked at it.
+
+        Its number may be another pod's by now. One that is there at a later look is a new one.
+        """
+        present = {(backend.pod.uid, backend.netns) for backend in desired.backends}
+        self._incarnations = {key: n for key, n in self._incarnations.items() if key in present}
+        self._deaths = {key: died for key, died in self._deaths.items() if key in present}
+        for key in [key for key, died in self._deaths.items() if died < desired.looked]:
+            del self._deaths[key]
+            self._incarnations[key] = self._incarnations.get(key, 0) + 1
+        return [
+            dataclasses.replace(b, incarnation=self._incarnations.get((b.pod.uid, b.netns), 0))
+            for b in desired.backends
+            if (b.pod.uid, b.netns) not in self._deaths
+        ]
+
     def _log_changes(self, status: Status) -> None:
         for problem in status.problems:
             if problem not in self._status.problems:
@@ -190,6 +249,8 @@ class Agent:
             if problem not in status.problems:
                 log.info("problem ended", problem=problem)
         self._status = status
+        if self._reporter:
+            self._reporter.changed()
 
     def _drain(self) -> None:
         self._drained = time.monotonic()
@@ -212,6 +273,7 @@ class Agent:
             max_flows=self._config.max_flows,
             drain_seconds=self._drain_seconds,
             map_bytes=self._engine.map_bytes,
+            watch_ages=self._source.ages,
         )
         with self._lock:
             self._reading = Reading(snapshot, vitals, began)
@@ -230,6 +292,14 @@ class Agent:
             pending = self._pending
         return pending.result(ANSWER_SECONDS)
 
+    def _present_status(self) -> Status:
+        return self._status if self._desired else Status(problems=self._source.waiting)
+
+    def _count(self) -> Numbers:
+        """Raises TimeoutError."""
+        reading = self._fresh()
+        return numbers(reading.snapshot, reading.vitals.lost)
+
     def _metrics(self) -> Response:
         try:
             reading = self._fresh()
@@ -238,7 +308,9 @@ class Agent:
         return Response(prometheus.encode(reading.snapshot) + self._own.encode(), content_type=prometheus.CONTENT_TYPE)
 
     def _ready(self) -> Response:
-        status = self._status
+        status = self._present_status()
+        if self._reporter and (problem := self._reporter.problem):
+            status = dataclasses.replace(status, problems=(*status.problems, f"status: {problem}"))
         body = json.dumps(dataclasses.asdict(status), indent=2).encode() + b"\n"
         return Response(body, 200 if status.ready else 503, "application/json")
 

@@ -17,6 +17,7 @@ import yaml
 
 from dolphin_agent import log
 from dolphin_agent.errors import ConfigError
+from dolphin_agent.manifests.names import SUBDOMAIN_RULE, is_subdomain
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +68,13 @@ def one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def node(text: str) -> str:
+    """A node's name. Raises ValueError."""
+    if not is_subdomain(text):
+        raise ValueError(f"allowed: {SUBDOMAIN_RULE}")
+    return text
+
+
 def boolean(text: str) -> bool:
     """`true` or `false`. Raises ValueError."""
     return one_of("true", "false")(text.lower()) == "true"
@@ -84,6 +92,9 @@ class Config:
     standalone: bool = setting(default=False, parse=boolean, help_text="run without Kubernetes")
     policies: Path | None = setting(None, Path, "standalone: directory of MonitorPolicy YAML files", "DIR")
     pods: Path | None = setting(None, Path, "standalone: YAML file of Pod manifests", "FILE")
+    kubeconfig: Path | None = setting(None, Path, "outside of the cluster: how to reach its API server", "FILE")
+    node_name: str | None = setting(None, node, "the node's name in Kubernetes (NODE_NAME)", "NAME")
+    proc_root: Path = setting(Path("/proc"), Path, "where the node's /proc is mounted (/proc)", "DIR")
     listen: tuple[str, int] = setting(("0.0.0.0", 10001), address, "metrics address (0.0.0.0:10001)", "HOST:PORT")  # noqa: S104 - Prometheus scrapes from other nodes
     collect_interval: float = setting(10.0, duration, "how often counters are drained at least (10s)", "TIME")
     max_flows: int = setting(20_000, whole(1, MAX_FLOWS), "flows kept in detail on the node (20000)", "N")
@@ -92,6 +103,9 @@ class Config:
     log_level: str = setting("info", one_of(*log.LEVELS), "debug, info, warning or error (info)", "LEVEL")
     log_format: str = setting("json", one_of(*log.FORMATS), "json or console (json)", "FORMAT")
 
+
+ALIASES = {"node_name": ("NODE_NAME",)}
+"""Other environment variables that give a setting: what users of DaemonSets are used to."""
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -115,8 +129,9 @@ def load(arguments: Mapping[str, str | None], environment: Mapping[str, str] = o
         texts |= {name: (text, f"{path}: {name}") for name, text in _read_file(path).items()}
     for name in FIELDS:
         variable = PREFIX + name.upper()
-        if variable in environment:
-            texts[name] = (environment[variable], variable)
+        for known in (*ALIASES.get(name, ()), variable):
+            if known in environment:
+                texts[name] = (environment[known], known)
         if (given := arguments.get(name)) is not None:
             texts[name] = (given, "--" + name.replace("_", "-"))
     values: dict[str, Any] = {}
@@ -130,10 +145,15 @@ def load(arguments: Mapping[str, str | None], environment: Mapping[str, str] = o
 
 def _checked(config: Config) -> Config:
     if not config.standalone:
-        raise ConfigError(
-            "this version runs standalone only: add --standalone --policies DIR --pods FILE "
-            "(policies from Kubernetes are not built yet)"
-        )
+        for flag, value in (("--policies", config.policies), ("--pods", config.pods)):
+            if value:
+                raise ConfigError(f"{flag} is for --standalone: policies and pods come from the API server without it")
+        if not config.node_name:
+            raise ConfigError(
+                "NODE_NAME is not set: give the pod an environment variable with fieldRef spec.nodeName, or "
+                "--node-name NAME; or run without Kubernetes: --standalone --policies DIR --pods FILE"
+            )
+        return config
     missing = [flag for flag, value in (("--policies DIR", config.policies), ("--pods FILE", config.pods)) if not value]
     if missing:
         raise ConfigError(f"--standalone needs {' and '.join(missing)}")

@@ -6,7 +6,9 @@ DolphinError                    anything a user can act on: its text names the t
 ├── PodError                    a pod that cannot be monitored, with the reason
 ├── BpfError                    the kernel or libbpf said no (carries errno and the verifier's tail)
 │   └── UnavailableError        the machine lacks something every program needs (libbpf, BTF, a capability)
-└── ListenError                 the metrics port cannot be opened
+├── ListenError                 the metrics port cannot be opened
+├── KubeError                   the API server did not answer, or said no (carries the HTTP status)
+└── OccupiedError               another agent has this node
 """
 
 from __future__ import annotations
@@ -54,6 +56,22 @@ class BpfError(DolphinError):
 
 class UnavailableError(BpfError):
     """This machine lacks something that every BPF program needs."""
+
+
+class KubeError(DolphinError):
+    """The Kubernetes API server did not answer, or said no.
+
+    `status` is that of HTTP, 0 where there was no answer; `retry_after` is in seconds.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, retry_after: float | None = None) -> None:
+        self.status = status
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class OccupiedError(DolphinError):
+    """Another agent monitors this node."""
 
 
 class ListenError(DolphinError):

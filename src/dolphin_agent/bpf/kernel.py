@@ -7,31 +7,25 @@ import re
 from functools import cache
 from pathlib import Path
 
+from dolphin_agent import capabilities
 from dolphin_agent.bpf import libbpf
 from dolphin_agent.errors import UnavailableError
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
-STATUS = Path("/proc/self/status")
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
-CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
-"""Bits in CapEff (linux/capability.h). BPF creates maps and loads programs, PERFMON lets tracing ones attach and read
-kernel memory. Nothing is pinned, so no bpffs is needed; nothing is configured, so no CAP_NET_ADMIN."""
-
-CAP_SYS_ADMIN = 21
-"""Implies both."""
+CAPABILITIES = ("CAP_BPF", "CAP_PERFMON")
+"""BPF creates maps and loads programs, PERFMON lets tracing ones attach and read kernel memory; SYS_ADMIN implies both.
+Nothing is pinned, so no bpffs is needed; nothing is configured, so no CAP_NET_ADMIN."""
 
 
 def require_privileges(status: str | None = None) -> None:
     """Raises UnavailableError naming libbpf or the capabilities that are missing. BTF is checked per load."""
     libbpf.load()
-    text = STATUS.read_text() if status is None else status
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", text, re.MULTILINE)
-    effective = int(found.group(1), 16) if found else 0
-    if effective >> CAP_SYS_ADMIN & 1:
+    if capabilities.held("CAP_SYS_ADMIN", status):
         return
-    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    missing = [name for name in CAPABILITIES if not capabilities.held(name, status)]
     if missing:
         raise UnavailableError(
             f"missing {' and '.join(missing)}: run as root, or add the capabilities "

@@ -39,6 +39,8 @@ class Vitals:
     """How long the last drain took, the wait for running programs included."""
     map_bytes: int = 0
     """Kernel memory of the counters."""
+    watch_ages: Mapping[str, float] = field(default_factory=dict)
+    """Kind -> seconds since the API server showed that what is known of it is current."""
 
 
 class OwnMetrics:
@@ -61,6 +63,9 @@ class OwnMetrics:
         def hooks(_: CallbackOptions) -> Iterable[Observation]:
             return [Observation(1, {"hook": hook}) for hook in vitals().hooks]
 
+        def ages(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(age, {"kind": kind}) for kind, age in vitals().watch_ages.items()]
+
         def build(_: CallbackOptions) -> Iterable[Observation]:
             return [Observation(1, {"version": version("dolphin-agent"), "kernel": platform.release()})]
 
@@ -68,6 +73,11 @@ class OwnMetrics:
             "dolphin_agent_lost_events", [lost], description="Events that an item's numbers may lack, at most."
         )
         meter.create_observable_gauge("dolphin_agent_hook_attached", [hooks], description="BPF programs attached.")
+        meter.create_observable_gauge(
+            "dolphin_agent_watch_age_seconds",
+            [ages],
+            description="Time since the API server showed that what is known of a kind is current; below 60 normally.",
+        )
         meter.create_observable_gauge("dolphin_agent_build_info", [build], description="Version and kernel.")
         gauge("pods", "Pods counted now.", lambda v: v.pods)
         gauge("tasks", "MonitorPolicies in force.", lambda v: v.tasks)

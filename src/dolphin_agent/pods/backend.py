@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from dolphin_agent.errors import PodError
-from dolphin_agent.pods import netns
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +12,8 @@ if TYPE_CHECKING:
 
 BackendKey = tuple[str, int, int]
 """Pod UID, namespace number, incarnation."""
+
+HOST_NETWORK = "uses hostNetwork: the node's own traffic is not a pod's; not monitored"
 
 
 @dataclass(frozen=True)
@@ -34,50 +32,41 @@ class Backend:
         return (self.pod.uid, self.netns, self.incarnation)
 
 
-class Resolver:
-    """Finds pods' namespaces; remembers which paths were checked, so that polling costs one stat per pod."""
+class Unmonitored(NamedTuple):
+    """A pod that is no backend."""
 
-    def __init__(self) -> None:
-        self._checked: dict[str, tuple[int, int]] = {}
-        self._own = netns.own_netns()
+    pod: str
+    """`namespace/name`."""
+    reason: str
 
-    def resolve(self, pods: Iterable[Pod]) -> tuple[tuple[Backend, ...], tuple[str, ...]]:
-        """The backends, and one line for each pod that cannot be one."""
-        backends: dict[int, Backend] = {}
-        problems: list[str] = []
-        for pod in pods:
-            try:
-                backend = self._backend(pod)
-            except PodError as fault:
-                problems.append(f"pod {pod.full_name}: {fault}")
-                continue
-            if backend is None:
-                continue
-            first = backends.setdefault(backend.netns, backend)
-            if first is not backend:
-                problems.append(
-                    f"pod {pod.full_name}: is in the network namespace of {first.pod.full_name}; not counted twice"
-                )
-        return tuple(backends.values()), tuple(problems)
+    def __str__(self) -> str:
+        return f"pod {self.pod}: {self.reason}"
 
-    def _backend(self, pod: Pod) -> Backend | None:
-        if pod.terminated:
-            return None
-        if pod.host_network:
-            raise PodError("uses hostNetwork: the node's own traffic is not a pod's; not monitored")
-        if pod.netns_path is None:
-            raise PodError("has no dolphin.io/netns annotation")
-        try:
-            found = Path(pod.netns_path).stat()
-        except OSError:
-            self._checked.pop(pod.netns_path, None)
-            found = None
-        if found is None or self._checked.get(pod.netns_path) != (found.st_dev, found.st_ino):
-            netns_id = netns.resolve(pod.netns_path)
-            self._checked[pod.netns_path] = (netns_id.device, netns_id.inode)
-            inode = netns_id.inode
-        else:
-            inode = found.st_ino
-        if inode == self._own.inode:
-            raise PodError(f"{pod.netns_path} is the node's own network namespace; not monitored")
-        return Backend(pod, inode)
+
+class Resolved(NamedTuple):
+    """What a look at the pods' namespaces found; pods that have none yet are in neither."""
+
+    backends: tuple[Backend, ...]
+    unmonitored: tuple[Unmonitored, ...]
+
+
+class Resolver(Protocol):
+    """Finds the namespaces of pods. Used by one thread."""
+
+    def resolve(self, pods: Iterable[Pod]) -> Resolved:
+        """Look once."""
+
+
+def distinct(found: Iterable[Backend | Unmonitored]) -> Resolved:
+    """Leave out all but the first pod in each namespace: its traffic would count twice."""
+    backends: dict[int, Backend] = {}
+    unmonitored: list[Unmonitored] = []
+    for one in found:
+        if isinstance(one, Unmonitored):
+            unmonitored.append(one)
+            continue
+        first = backends.setdefault(one.netns, one)
+        if first is not one:
+            reason = f"is in the network namespace of {first.pod.full_name}; not counted twice"
+            unmonitored.append(Unmonitored(one.pod.full_name, reason))
+    return Resolved(tuple(backends.values()), tuple(unmonitored))

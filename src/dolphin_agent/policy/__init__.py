@@ -9,5 +9,6 @@ parse.py        text or API object -> policies and faults
 file.py         the policies of one watched file, each in its last good form
 admission.py    which of them run, where files disagree or ask for too many
 directory.py    the policies of a watched directory
+objects.py      the policies that the API server has
 validate.py     the `validate` command's work
 """

@@ -1,9 +1,9 @@
 """What /readyz says."""
 
+from dolphin_agent.desired import Desired
 from dolphin_agent.probes.engine import EngineStatus
 from dolphin_agent.probes.plan import make_plan
-from dolphin_agent.standalone import Desired
-from dolphin_agent.status import describe
+from dolphin_agent.status.describe import describe
 from tests.builders import backend, policy
 
 

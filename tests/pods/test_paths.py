@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dolphin_agent.frozen import FrozenMap
-from dolphin_agent.pods.backend import Resolver
 from dolphin_agent.pods.model import Pod
 from dolphin_agent.pods.netns import NetnsId, resolve
+from dolphin_agent.pods.paths import PathResolver
 
 OWN = Path("/proc/self/ns/net")
 
@@ -15,7 +15,7 @@ OWN = Path("/proc/self/ns/net")
 @pytest.fixture
 def resolver(monkeypatch):
     """A resolver whose node has another namespace, so that this process's own may stand for a pod's."""
-    made = Resolver()
+    made = PathResolver()
     monkeypatch.setattr(made, "_own", NetnsId(0, 1))
     return made
 
@@ -35,7 +35,7 @@ def test_second_pod_of_a_namespace_is_not_counted_twice(resolver):
     """The one named first is counted, the other one is a problem."""
     backends, problems = resolver.resolve([pod("a"), pod("b")])
     assert [b.pod.name for b in backends] == ["a"]
-    assert problems == ("pod default/b: is in the network namespace of default/a; not counted twice",)
+    assert tuple(map(str, problems)) == ("pod default/b: is in the network namespace of default/a; not counted twice",)
 
 
 def test_terminated_pod_is_left_out_without_a_word(resolver):
@@ -46,7 +46,7 @@ def test_terminated_pod_is_left_out_without_a_word(resolver):
 def test_host_network_pod_is_named(resolver):
     """Its traffic is the node's."""
     _, (problem,) = resolver.resolve([pod(host_network=True)])
-    assert problem.startswith("pod default/web: uses hostNetwork")
+    assert str(problem).startswith("pod default/web: uses hostNetwork")
 
 
 def test_nodes_own_namespace_is_refused(resolver, monkeypatch):
@@ -54,7 +54,7 @@ def test_nodes_own_namespace_is_refused(resolver, monkeypatch):
     monkeypatch.setattr(resolver, "_own", resolve(str(OWN)))
     backends, (problem,) = resolver.resolve([pod()])
     assert backends == ()
-    assert problem == f"pod default/web: {OWN} is the node's own network namespace; not monitored"
+    assert str(problem) == f"pod default/web: {OWN} is the node's own network namespace; not monitored"
 
 
 def test_namespace_that_goes_is_noticed(resolver, tmp_path):
@@ -65,4 +65,4 @@ def test_namespace_that_goes_is_noticed(resolver, tmp_path):
     link.unlink()
     backends, (problem,) = resolver.resolve([pod(path=str(link))])
     assert backends == ()
-    assert "no such network namespace" in problem
+    assert "no such network namespace" in str(problem)

@@ -9,10 +9,12 @@ from dolphin_agent.bpf.layouts import SLOTS
 from dolphin_agent.probes.items import ITEMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dolphin_agent.desired import Desired
     from dolphin_agent.probes.engine import EngineStatus
     from dolphin_agent.probes.ladder import Choice
     from dolphin_agent.probes.plan import Plan
-    from dolphin_agent.standalone import Desired
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,21 @@ class ItemStatus:
 
 
 @dataclass(frozen=True)
+class TaskStatus:
+    """One policy on this node."""
+
+    task: str
+    generation: int
+    """Of the form that was looked at last, whether it runs or not."""
+    rejected: str = ""
+    """Why that form does not run; an earlier one may."""
+    running: bool = True
+    pods: int = 0
+    items: tuple[tuple[str, str], ...] = ()
+    """(item, granularity) of the form that runs."""
+
+
+@dataclass(frozen=True)
 class Status:
     """JSON-serialisable by dataclasses.asdict."""
 
@@ -37,7 +54,12 @@ class Status:
     """Policies and pods are known and the plan is applied, as far as the kernel lets it."""
     tasks: dict[str, int] = field(default_factory=dict)
     """Task -> pods it selects."""
+    policies: tuple[TaskStatus, ...] = ()
+    pods: int = 0
+    """Pods counted now."""
     items: tuple[ItemStatus, ...] = ()
+    unmonitored: dict[str, str] = field(default_factory=dict)
+    """Pod that cannot be monitored -> why."""
     problems: tuple[str, ...] = ()
     retry: bool = False
     """Something was refused that is worth trying again."""
@@ -71,10 +93,27 @@ def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
     return Status(
         ready=True,
         tasks={task: len(names) for task, names in pods.items()},
+        policies=tuple(_policies(desired, {task: len(names) for task, names in pods.items()})),
+        pods=engine.backends,
         items=items,
+        unmonitored={one.pod: one.reason for one in desired.unmonitored},
         problems=tuple(problems),
         retry=retry,
     )
+
+
+def _policies(desired: Desired, pods: Mapping[str, int]) -> Iterator[TaskStatus]:
+    running = {policy.task: policy for policy in desired.policies}
+    for task in sorted(running.keys() | desired.rejected.keys()):
+        policy, rejected = running.get(task), desired.rejected.get(task)
+        yield TaskStatus(
+            task=task,
+            generation=rejected.generation if rejected else policy.generation if policy else 0,
+            rejected=rejected.reason if rejected else "",
+            running=policy is not None,
+            pods=pods.get(task, 0),
+            items=tuple((name, granularity.value) for name, granularity in policy.monitor.items()) if policy else (),
+        )
 
 
 def item_status(choice: Choice) -> ItemStatus:

@@ -1,0 +1,267 @@
+"""etcd and kube-apiserver on loopback, with TLS and RBAC as in a cluster, ready in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import urllib3
+import yaml
+
+from integration.kube import binaries
+from integration.kube.api import Api
+from integration.lib.wait import wait_until
+from integration.vm.errors import HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+READY_SECONDS = 60
+STOP_SECONDS = 10
+_TAIL = 2000
+_EXTENSIONS = {
+    "apiserver": (
+        "/CN=kube-apiserver",
+        "subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1\nextendedKeyUsage=serverAuth",
+    ),
+    "admin": ("/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth"),
+}
+_CLIENT_ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+
+
+class ControlPlane:
+    """One cluster without nodes; a context manager.
+
+    Without the controller manager nothing makes ServiceAccounts, Nodes or Pods but the tests.
+    """
+
+    def __init__(self, work: Path, *, watch_cache: bool = True) -> None:
+        """Take a directory for data, certificates and logs. Raises HarnessError when a server cannot be built."""
+        self.work = work
+        self._flags = [] if watch_cache else ["--watch-cache=false"]
+        self._etcd_port, self._peer_port, self.port = _free_ports(3)
+        self._servers: dict[str, subprocess.Popen[bytes]] = {}
+        self._certificates()
+
+    def __enter__(self) -> Self:
+        """Start both servers and wait until they are ready; raises HarnessError with the end of their logs."""
+        with ExitStack() as stack:
+            stack.callback(self.stop)
+            self._start_etcd()
+            self._start_api_server()
+            stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop both."""
+        self.stop()
+
+    @property
+    def server(self) -> str:
+        """Its URL."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that its own is signed with."""
+        return self.work / "ca.crt"
+
+    @property
+    def api(self) -> Api:
+        """A client with all rights."""
+        return Api(self.server, self.ca, certificate=(self.work / "admin.crt", self.work / "admin.key"))
+
+    @property
+    def api_server(self) -> subprocess.Popen[bytes]:
+        """The API server's process."""
+        return self._servers["kube-apiserver"]
+
+    def stop(self) -> None:
+        """Stop the API server first: without etcd it hangs in its shutdown."""
+        for name in ("kube-apiserver", "etcd"):
+            if process := self._servers.pop(name, None):
+                _end(process)
+
+    def restart_api_server(self, *flags: str) -> None:
+        """Stop it and start it on the same port and data, with more flags."""
+        _end(self._servers.pop("kube-apiserver"))
+        self._start_api_server(*flags)
+
+    def stop_api_server(self) -> None:
+        """Stop it; `start_api_server` brings it back."""
+        _end(self._servers.pop("kube-apiserver"))
+
+    def start_api_server(self) -> None:
+        """Start it again."""
+        self._start_api_server()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Freeze the API server for the length of a block: connections stay, nothing answers."""
+        self.api_server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.api_server.send_signal(signal.SIGCONT)
+
+    def compact(self) -> None:
+        """Make etcd forget all but the present state."""
+        status = self._etcd("maintenance/status", {})
+        self._etcd("kv/compaction", {"revision": status["header"]["revision"], "physical": True})
+
+    def token(self, namespace: str, name: str, seconds: int = 3600) -> str:
+        """Return a token of a ServiceAccount; the API server makes none that lasts less than 600 s."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        spec = {"expirationSeconds": seconds}
+        made = self.api.create(path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})
+        return str(made["status"]["token"])
+
+    def kubeconfig(
+        self, file: Path, *, token: str = "", token_file: Path | None = None, server: str = "", ca: Path | None = None
+    ) -> Path:
+        """Write a kubeconfig: of the administrator, or of whoever has a token."""
+        user: dict[str, str] = {
+            "client-certificate": str(self.work / "admin.crt"),
+            "client-key": str(self.work / "admin.key"),
+        }
+        if token or token_file:
+            user = {"token": token} if token else {"tokenFile": str(token_file)}
+        cluster = {"server": server or self.server, "certificate-authority": str(ca or self.ca)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": user}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as administrator; AssertionError with its complaints where it fails and `check` is set."""
+        config = self.kubeconfig(self.work / "kubectl.kubeconfig")
+        done = subprocess.run(
+            [str(binaries.find("kubectl")), "--kubeconfig", str(config), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=_CLIENT_ENVIRONMENT | {"HOME": str(self.work)},
+        )
+        if check and done.returncode:
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+        return done
+
+    def _certificates(self) -> None:
+        def openssl(*arguments: str) -> None:
+            done = subprocess.run(["openssl", *arguments], cwd=self.work, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise HarnessError(f"openssl {arguments[0]}: {done.stderr}")
+
+        def key(name: str) -> None:
+            openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+
+        key("ca")
+        openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=test-ca", "-days", "2", "-out", "ca.crt")
+        for name, (subject, extension) in _EXTENSIONS.items():
+            key(name)
+            openssl("req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
+            (self.work / f"{name}.ext").write_text(extension)
+            signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+            openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
+        openssl("genrsa", "-out", "sa.key", "2048")
+        openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
+
+    def _start_etcd(self) -> None:
+        client, peer = (f"http://127.0.0.1:{port}" for port in (self._etcd_port, self._peer_port))
+        self._start(
+            "etcd",
+            f"--data-dir={self.work / 'etcd'}",
+            "--unsafe-no-fsync",
+            "--watch-progress-notify-interval=2s",
+            "--log-level=warn",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+        )
+
+    def _start_api_server(self, *flags: str) -> None:
+        self._start(
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
+            f"--secure-port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--tls-cert-file={self.work / 'apiserver.crt'}",
+            f"--tls-private-key-file={self.work / 'apiserver.key'}",
+            f"--client-ca-file={self.ca}",
+            "--authorization-mode=Node,RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={self.work / 'sa.pub'}",
+            f"--service-account-signing-key-file={self.work / 'sa.key'}",
+            "--allow-privileged=true",
+            *self._flags,
+            *flags,
+        )
+        self._wait_ready()
+
+    def _start(self, name: str, *flags: str) -> None:
+        program = binaries.find(name)
+        with (self.work / f"{name}.log").open("ab") as log:
+            self._servers[name] = subprocess.Popen(
+                [str(program), *flags], stdout=log, stderr=subprocess.STDOUT, env=_CLIENT_ENVIRONMENT
+            )
+
+    def _wait_ready(self) -> None:
+        def ready() -> bool:
+            for name, process in self._servers.items():
+                if process.poll() is not None:
+                    tail = (self.work / f"{name}.log").read_text(errors="replace")[-_TAIL:]
+                    raise HarnessError(f"{name} ended with status {process.returncode}:\n{tail}")
+            try:
+                return self.api.raw("GET", "/readyz").status == 200
+            except (OSError, urllib3.exceptions.HTTPError):
+                return False
+
+        try:
+            wait_until(ready, deadline=READY_SECONDS, what="the API server is ready", interval=0.1)
+        except TimeoutError as fault:
+            tail = (self.work / "kube-apiserver.log").read_text(errors="replace")[-_TAIL:]
+            raise HarnessError(f"{fault}\n{tail}") from fault
+
+    def _etcd(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask etcd through its JSON gateway."""
+        answer = urllib3.request("POST", f"http://127.0.0.1:{self._etcd_port}/v3/{path}", body=json.dumps(body))
+        if answer.status != 200:
+            raise HarnessError(f"etcd {path}: {answer.data.decode(errors='replace')}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    end = time.monotonic() + STOP_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()

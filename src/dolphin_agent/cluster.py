@@ -1,0 +1,131 @@
+"""Policies and pods from the API server: follows them, and hands on what is wanted, whenever that changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dolphin_agent.desired import Desired, Rejected
+from dolphin_agent.frozen import FrozenMap
+from dolphin_agent.kube.reflector import Reflector, Resource
+from dolphin_agent.pods.objects import read_pod
+from dolphin_agent.pods.processes import ProcessResolver
+from dolphin_agent.policy.objects import PolicyObjects, pick_policy
+from dolphin_agent.policy.vocabulary import NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from dolphin_agent.kube.client import Client
+    from dolphin_agent.pods.model import Pod
+
+POLL_SECONDS = 0.5
+"""A pod must be counted within 1 s of its sandbox' coming into being, and no event says when it does."""
+
+COALESCE_SECONDS = 0.05
+"""Events that come closer together are taken as one change."""
+
+CRDS = "; the CustomResourceDefinitions are missing: kubectl apply -f helm/dolphin-agent/crds"
+
+MONITOR_POLICIES = Resource(
+    "monitorpolicies", f"/apis/crd.dolphin.io/v1/namespaces/{NAMESPACE}/monitorpolicies", absent=CRDS
+)
+
+log = structlog.get_logger()
+
+
+def pods_on(node: str) -> Resource:
+    """The pods of one node: what every agent may ask for, however large the cluster."""
+    return Resource("pods", "/api/v1/pods", FrozenMap({"fieldSelector": f"spec.nodeName={node}"}))
+
+
+class Cluster:
+    """Follows one node's pods and all policies.
+
+    Raises ConfigError when the node's processes cannot be looked at.
+    """
+
+    def __init__(self, client: Client, node: str, proc_root: Path, publish: Callable[[Desired], None]) -> None:
+        self._resolver = ProcessResolver(proc_root)
+        self._wake = threading.Event()
+        self._pods: Reflector[Pod] = Reflector(client, pods_on(node), read_pod, self._wake.set)
+        self._items: Reflector[dict[str, Any]] = Reflector(client, MONITOR_POLICIES, pick_policy, self._wake.set)
+        self._policies = PolicyObjects()
+        self._publish = publish
+        self._published: Desired | None = None
+        self._forced = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow; the first state is published once both kinds are known."""
+        for reflector in (self._pods, self._items):
+            reflector.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        for reflector in (self._pods, self._items):
+            reflector.stop()
+        self._ended = True
+        self._wake.set()
+        self._thread.join()
+        self._resolver.close()
+
+    def look(self) -> None:
+        """Looks at the pods' namespaces at once and publishes, even what is not new."""
+        self._forced = True
+        self._wake.set()
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The kinds that have never been listed, and why."""
+        return tuple(
+            reflector.view.problem or f"{name}: not listed yet"
+            for name, reflector in (("pods", self._pods), ("monitorpolicies", self._items))
+            if not reflector.view.synced
+        )
+
+    @property
+    def ages(self) -> Mapping[str, float]:
+        """Kind -> seconds since the API server showed that it is current."""
+        return {"pods": self._pods.age, "monitorpolicies": self._items.age}
+
+    def poll(self) -> Desired | None:
+        """The state now; None until both kinds are known."""
+        pods, items = self._pods.view, self._items.view
+        if not (pods.synced and items.synced):
+            return None
+        self._policies.take(items.objects)
+        looked = time.monotonic()
+        backends, unmonitored = self._resolver.resolve(pods.objects.values())
+        rejected = {task: Rejected(r.generation, r.reason) for task, r in self._policies.refusals.items()}
+        watching = (view.problem for view in (pods, items) if view.problem)
+        refused = (f"{task}: {one.reason}" for task, one in rejected.items())
+        return Desired(
+            tuple(self._policies.policies.values()),
+            backends,
+            (*watching, *refused),
+            FrozenMap(rejected),
+            unmonitored,
+            looked,
+        )
+
+    def _run(self) -> None:
+        while not self._ended:
+            forced, self._forced = self._forced, False
+            try:
+                desired = self.poll()
+            except Exception:  # a fault in one reading must not end all later ones
+                log.exception("putting policies and pods together failed")
+            else:
+                if desired and (forced or desired != self._published):
+                    self._publish(desired)
+                    self._published = desired
+            if self._wake.wait(POLL_SECONDS) and not self._ended:
+                time.sleep(COALESCE_SECONDS)
+            self._wake.clear()

@@ -1,6 +1,7 @@
 # make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
 # make test     everything: lint, unit tests, VM suite                           (KERNELS="6.12" ITEM_KERNELS=: just that)
 # make vm-preempt  the item tests on a preemptible kernel
+# make test-kube  against a real API server and etcd, which are built once, in minutes
 # make soak     load, many namespaces, little memory, kills
 # make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
@@ -27,7 +28,8 @@ BUILD_PACKAGES := clang llvm libbpf-dev libbpf1 python3-venv
 LINT_PACKAGES  := bpftool
 VM_PACKAGES    := busybox-static debian-archive-keyring kmod qemu-system-x86 xz-utils zstd
 NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping util-linux
-PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES)
+KUBE_PACKAGES  := openssl
+PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES)
 
 test: lint unit harness vm
 
@@ -50,6 +52,11 @@ vm: .venv/installed
 		$(SOAK_TESTS:%=--deselect=%)
 	$(BIN)/python -m integration.vm pytest --kernels "$(PATHS_KERNELS)" -- integration/test_paths.py
 	$(if $(ITEM_KERNELS),$(BIN)/python -m integration.vm pytest --kernels "$(ITEM_KERNELS)" -- $(ITEM_TESTS))
+
+# The agent against a real API server, on this machine; integration/kube/README.md.
+test-kube: .venv/installed
+	$(BIN)/python -m integration.kube.binaries
+	$(BIN)/python -m pytest integration/kube
 
 # Load and violent ends, too long for every change.
 soak: .venv/installed
@@ -107,4 +114,4 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test demo unit harness vm soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean
+.PHONY: test demo unit harness vm test-kube soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dolphin_agent.kube.access import SERVICE_ACCOUNT
 from integration.lib.agent import COMMAND, Agent
 
 if TYPE_CHECKING:
@@ -33,21 +35,45 @@ class ClusterAgent(Agent):
         return found
 
 
+@dataclass(frozen=True)
+class InCluster:
+    """What a pod finds in its place."""
+
+    files: Path
+    """Token, CA certificate and namespace of its ServiceAccount."""
+    port: int
+    """Of the API server, on loopback."""
+
+
+def _command(access: Path | InCluster) -> tuple[list[str], dict[str, str]]:
+    """The command so far, and variables."""
+    if not isinstance(access, InCluster):
+        return [str(COMMAND), "run", "--kubeconfig", str(access)], {}
+    variables = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(access.port)}
+    # In a mount namespace of its own: nothing of the machine's is covered.
+    mounted = f'mkdir -p {SERVICE_ACCOUNT} && mount --bind {access.files} {SERVICE_ACCOUNT} && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mounted, "sh", str(COMMAND), "run"], variables
+
+
 @contextmanager
 def cluster_agent(
-    kubeconfig: Path,
+    access: Path | InCluster,
     work: Path,
     *,
     node: str,
     port: int = 10001,
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[ClusterAgent]:
-    """Run an agent for the length of a block, then kill it where it still runs."""
+    """Run an agent, by a kubeconfig or as in a pod, for the length of a block, then kill it where it still runs.
+
+    `within` is a command that runs it, such as setpriv.
+    """
     log = work / f"agent-{port}.log"
-    where = ["--kubeconfig", str(kubeconfig), "--listen", f"127.0.0.1:{port}"]
-    command = [str(COMMAND), "run", *where, *options]
-    environment = {**os.environ, "NODE_NAME": node, **(env or {})}
+    program, variables = _command(access)
+    command = [*within, *program, "--listen", f"127.0.0.1:{port}", *options]
+    environment = {**os.environ, "NODE_NAME": node, **variables, **(env or {})}
     with (
         log.open("ab") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,

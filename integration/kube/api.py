@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+STARTING = (429, 503)
+"""What a server answers whose storage is not ready yet."""
+STARTING_SECONDS = 20
 NODE_CAPACITY = {"cpu": "4", "memory": "8Gi", "pods": "250"}
 
 
@@ -50,6 +54,10 @@ class Api:
     def ask(self, method: str, path: str, body: Object | None = None, content_type: str = "application/json") -> Object:
         """Ask and return the answer's object; raises ApiError."""
         answer = self.raw(method, path, body, content_type)
+        end = time.monotonic() + STARTING_SECONDS
+        while answer.status in STARTING and time.monotonic() < end:
+            time.sleep(0.2)
+            answer = self.raw(method, path, body, content_type)
         if answer.status >= 300:
             try:
                 message = answer.json()["message"]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.vm import tools
 from integration.vm.errors import HarnessError
 from integration.vm.kernels import cache_root
 
@@ -32,6 +33,8 @@ HELM = "v3.22.0"
 
 GO = (1, 21)
 """The oldest Go that fetches the version which a module asks for by itself."""
+TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64"
+"""The module that an older one fetches and is replaced by."""
 _TAIL = 30
 """Lines of a failed build to show."""
 
@@ -86,14 +89,17 @@ def _prepare(build: Build) -> Path:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_suffix(".lock").open("w") as lock:
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _build(build: Build, target: Path) -> None:
     print(f"building {' '.join(build.binaries)} {build.version}, which takes minutes", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as work:
+    prefix = f"build-{target.name}-"
+    for left in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left)  # of a build that was killed: gigabytes
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as work:
         source, made = Path(work, "source"), Path(work, "made")
         source.mkdir()
         made.mkdir()
@@ -104,8 +110,6 @@ def _build(build: Build, target: Path) -> None:
         output = made / build.binary if build.binary else made
         go.run("build", *flags, "-o", str(output) + ("" if build.binary else "/"), *build.packages)
         made.rename(target)
-        # Go makes what it caches read-only, directories too.
-        subprocess.run(["chmod", "-R", "u+w", work], check=True)
 
 
 def _write_module(build: Build, source: Path, go: _Go) -> None:
@@ -135,13 +139,16 @@ class _Go:
 
     def __init__(self, directory: Path, cache: Path) -> None:
         self._directory = directory
-        self._program = _find_go()
         self._environment = os.environ | {
             "CGO_ENABLED": "0",
             "GOCACHE": str(cache),
             "GOFLAGS": "-mod=mod",
             "GOTOOLCHAIN": "auto",
         }
+        self._program = shutil.which("go") or _install()
+        found = re.search(r"go(\d+)\.(\d+)", self.run("version"))
+        if not found or (int(found[1]), int(found[2])) < GO:
+            self._program = self._newer()
 
     def run(self, *arguments: str) -> str:
         """Run a subcommand and return what it prints; raises HarnessError with the end of its complaints."""
@@ -154,21 +161,31 @@ class _Go:
             check=False,
         )
         if done.returncode:
-            tail = "\n".join(done.stderr.splitlines()[-_TAIL:])
+            # With -json it complains there.
+            tail = "\n".join((done.stderr or done.stdout).splitlines()[-_TAIL:])
             raise HarnessError(f"go {' '.join(arguments)} failed:\n{tail}")
         return done.stdout
 
+    def _newer(self) -> str:
+        """Fetch a Go that is new enough with one that is not, and return its path."""
+        root = Path(json.loads(self.run("mod", "download", "-json", TOOLCHAIN))["Dir"])
+        # Modules are unpacked without the right to execute, which a newer Go gives to its own by itself.
+        programs = [*(root / "bin").iterdir(), *(path for path in (root / "pkg/tool").rglob("*") if path.is_file())]
+        for path in programs:
+            path.chmod(0o555)
+        return str(root / "bin/go")
 
-def _find_go() -> str:
+
+def _install() -> str:
+    """Install Debian's Go and return its path."""
+    if os.geteuid():
+        raise HarnessError("go is missing: install Debian's package golang-go, or be root for that")
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    tools.run(["apt-get", "-q", "-q", "update"])
+    tools.run(["apt-get", "-q", "-q", "install", "--yes", "--no-install-recommends", "golang-go"], env=quiet)
     program = shutil.which("go")
     if not program:
-        raise HarnessError(
-            "go is missing: install Go 1.21 or newer, which fetches the version that is needed by itself"
-        )
-    text = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"go(\d+)\.(\d+)", text)
-    if not found or (int(found[1]), int(found[2])) < GO:
-        raise HarnessError(f"{program} is {text.strip()}: install Go 1.21 or newer")
+        raise HarnessError("Debian's package golang-go is installed, but PATH has no go")
     return program
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import pytest
+import yaml
 
-from integration.kube.agent import ClusterAgent, cluster_agent
+from integration.kube import binaries
+from integration.kube.agent import ClusterAgent, InCluster, cluster_agent
 from integration.kube.control_plane import ControlPlane
 from integration.kube.sandbox import CONTAINERD, Layout, Sandbox, sandbox
 from integration.lib import bpf
@@ -125,13 +128,51 @@ def run_pod(api: Api, node: str, namespace: str) -> Iterator[RunPod]:
         yield run
 
 
+AGENT_NAMESPACE = "dolphin-system"
+"""Where the chart is installed."""
+
+
+@pytest.fixture
+def chart_roles(control_plane: ControlPlane, api: Api) -> Iterator[list[Object]]:
+    """The chart's ServiceAccount and rights, installed."""
+    api.create_namespace(AGENT_NAMESPACE)
+    text = render_chart("rbac.yaml", AGENT_NAMESPACE)
+    control_plane.kubectl("apply", "-f", "-", stdin=text)
+    for namespace in (AGENT_NAMESPACE, "kube-system"):
+        api.delete(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/dolphin-agent")
+    yield [item for item in yaml.safe_load_all(text) if item]
+    control_plane.kubectl("delete", "-f", "-", stdin=text)
+
+
+@pytest.fixture
+def agent_token(control_plane: ControlPlane, chart_roles: object) -> str:  # noqa: ARG001 - must come first
+    """A token of the chart's ServiceAccount."""
+    return control_plane.token(AGENT_NAMESPACE, "dolphin-agent")
+
+
+def render_chart(template: str, namespace: str = "kube-system") -> str:
+    """Render one template of the chart."""
+    version = ["--kube-version", binaries.KUBERNETES]  # its own is what it was linked with
+    command = [str(binaries.find("helm")), "template", "dolphin-agent", str(CHART), "-n", namespace, *version]
+    done = subprocess.run(
+        [*command, "-s", f"templates/{template}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
 class StartAgent(Protocol):
     """Starts an agent of the test's node, until the test ends."""
 
     def __call__(
-        self, *options: str, kubeconfig: Path | None = None, wait_ready: bool = True, env: dict[str, str] | None = None
+        self,
+        *options: str,
+        kubeconfig: Path | None = None,
+        in_cluster: Path | None = None,
+        wait_ready: bool = True,
+        env: dict[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> ClusterAgent:
-        """Options are those of `dolphin-agent run`."""
+        """Options are those of `dolphin-agent run`; `in_cluster` has the files of a pod's ServiceAccount."""
 
 
 @pytest.fixture
@@ -144,12 +185,15 @@ def start_agent(control_plane: ControlPlane, node: str, tmp_path: Path) -> Itera
         def start(
             *options: str,
             kubeconfig: Path | None = None,
+            in_cluster: Path | None = None,
             wait_ready: bool = True,
             env: dict[str, str] | None = None,
+            within: Sequence[str] = (),
         ) -> ClusterAgent:
             config = kubeconfig or control_plane.kubeconfig(tmp_path / "admin.kubeconfig")
+            access = InCluster(in_cluster, control_plane.port) if in_cluster else config
             made = stack.enter_context(
-                cluster_agent(config, tmp_path, node=node, port=next(ports), options=options, env=env)
+                cluster_agent(access, tmp_path, node=node, port=next(ports), options=options, env=env, within=within)
             )
             if wait_ready:
                 made.wait_ready(30)

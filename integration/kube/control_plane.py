@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 READY_SECONDS = 60
 STOP_SECONDS = 10
 _TAIL = 2000
+GUEST_ADDRESS = "10.0.2.100"
+"""Where a guest finds the API server (integration.vm run --forward)."""
 _EXTENSIONS = {
     "apiserver": (
         "/CN=kube-apiserver",
-        "subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1\nextendedKeyUsage=serverAuth",
+        f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{GUEST_ADDRESS}\nextendedKeyUsage=serverAuth",
     ),
     "admin": ("/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth"),
 }
@@ -83,6 +85,11 @@ class ControlPlane:
         """The API server's process."""
         return self._servers["kube-apiserver"]
 
+    @property
+    def etcd(self) -> subprocess.Popen[bytes]:
+        """etcd's process."""
+        return self._servers["etcd"]
+
     def stop(self) -> None:
         """Stop the API server first: without etcd it hangs in its shutdown."""
         for name in ("kube-apiserver", "etcd"):
@@ -106,6 +113,8 @@ class ControlPlane:
     def paused(self) -> Iterator[None]:
         """Freeze the API server for the length of a block: connections stay, nothing answers."""
         self.api_server.send_signal(signal.SIGSTOP)
+        # It answers until all its threads have seen the signal.
+        os.waitid(os.P_PID, self.api_server.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             yield
         finally:
@@ -116,10 +125,12 @@ class ControlPlane:
         status = self._etcd("maintenance/status", {})
         self._etcd("kv/compaction", {"revision": status["header"]["revision"], "physical": True})
 
-    def token(self, namespace: str, name: str, seconds: int = 3600) -> str:
-        """Return a token of a ServiceAccount; the API server makes none that lasts less than 600 s."""
+    def token(self, namespace: str, name: str, *, bound_to: str = "") -> str:
+        """Return a token of a ServiceAccount, good for an hour or for as long as a Secret exists."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
-        spec = {"expirationSeconds": seconds}
+        spec: dict[str, Any] = {"expirationSeconds": 3600}
+        if bound_to:
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Secret", "name": bound_to}
         made = self.api.create(path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})
         return str(made["status"]["token"])
 
@@ -144,6 +155,14 @@ class ControlPlane:
         }
         file.write_text(yaml.safe_dump(content))
         return file
+
+    def service_account_files(self, name: str) -> Path:
+        """Return a directory as the kubelet mounts it into pods, still without a token."""
+        directory = self.work / f"serviceaccount-{name}"
+        directory.mkdir(exist_ok=True)
+        (directory / "ca.crt").write_bytes(self.ca.read_bytes())
+        (directory / "namespace").write_text("default")
+        return directory
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl as administrator; AssertionError with its complaints where it fails and `check` is set."""

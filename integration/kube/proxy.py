@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
 import struct
 import threading
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
 
 _CHUNK = 65536
 _RESET = struct.pack("ii", 1, 0)
+_CONNECT_SECONDS = 5
 
 
 class Mode(Enum):
@@ -21,28 +25,42 @@ class Mode(Enum):
     FREEZE = auto()
     """Connections are accepted and kept; nothing moves."""
     REFUSE = auto()
-    """Nobody listens."""
+    """Nobody listens; open connections go on."""
+
+
+@dataclass(eq=False)
+class _Way:
+    """One direction of a connection."""
+
+    source: socket.socket
+    sink: socket.socket
+    from_server: bool
+    pending: bytes = b""
+    """Read, and not yet taken by the sink."""
+    cut: bool = False
+    """To be closed once nothing is pending."""
 
 
 class Proxy:
-    """Forwards connections from a port of its own on loopback; a context manager."""
+    """Forwards connections from a port of its own on loopback; a context manager.
+
+    One thread moves the bytes and never waits for a single peer, so that a switch takes effect at once even where a
+    peer does not read.
+    """
 
     def __init__(self, target_port: int) -> None:
         """Take the port on loopback to forward to."""
         self._target = ("127.0.0.1", target_port)
-        self._selector = selectors.DefaultSelector()
-        self._lock = threading.RLock()
-        self._peers: dict[socket.socket, socket.socket] = {}
-        self._servers: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._ways: list[_Way] = []
         self._mode = Mode.PASS
         self._budget: int | None = None
-        self._listener: socket.socket | None = None
         self._stop = False
-        self._wake = socket.socketpair()
         self.connections = 0
         """Accepted so far."""
         self.port = 0
-        self._listen()
+        self._listener: socket.socket | None = self._listen()
+        self._waiting, self._waking = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
     @property
@@ -56,102 +74,125 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End, and close all connections."""
+        """End, and reset all connections."""
+        self.set(Mode.REFUSE)
         self._stop = True
-        self._poke()
-        self._thread.join(5)
+        self._wake()
+        self._thread.join()
         self.reset()
-        if self._listener:
-            self._listener.close()
+        self._waiting.close()
+        self._waking.close()
 
     def set(self, mode: Mode) -> None:
         """Change what happens from now on, to connections that are open as well."""
         with self._lock:
             self._mode = mode
             if mode is Mode.REFUSE and self._listener:
-                self._selector.unregister(self._listener)
+                # The thread may be waiting for it, and a close alone would take effect only after that.
+                self._listener.shutdown(socket.SHUT_RDWR)
                 self._listener.close()
                 self._listener = None
             elif mode is not Mode.REFUSE and not self._listener:
-                self._listen()
-        self._poke()
+                self._listener = self._listen()
+        self._wake()
 
     def reset(self) -> None:
         """Break all open connections, so that both ends get a reset."""
         with self._lock:
-            for one in list(self._peers):
-                with contextlib.suppress(OSError):
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                self._drop(one)
+            for way in self._ways:
+                _break(way.source)
+            self._ways.clear()
+        self._wake()
 
     def truncate(self, after: int) -> None:
         """Let so many bytes more come from the server, over all connections, and then close the one that sends."""
         with self._lock:
             self._budget = after
 
-    def _listen(self) -> None:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
-        listener.listen(64)
+    def _listen(self) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        listener.settimeout(0)
         self.port = listener.getsockname()[1]
-        self._listener = listener
-        self._selector.register(listener, selectors.EVENT_READ)
+        return listener
 
-    def _poke(self) -> None:
-        self._wake[1].send(b"x")
+    def _wake(self) -> None:
+        """Let the thread look at what has changed."""
+        self._waking.send(b"x")
 
     def _run(self) -> None:
-        self._selector.register(self._wake[0], selectors.EVENT_READ)
         while not self._stop:
-            for key, _ in self._selector.select(1):
-                one = key.fileobj
-                assert isinstance(one, socket.socket)
-                if one is self._wake[0]:
-                    one.recv(_CHUNK)
-                    continue
+            with selectors.PollSelector() as selector:
+                selector.register(self._waiting, selectors.EVENT_READ)
                 with self._lock:
-                    self._serve(one)
+                    self._register(selector)
+                ready = {key.fileobj for key, _ in selector.select()}
+            if self._waiting in ready:
+                self._waiting.recv(_CHUNK)
+            with self._lock:
+                if self._listener in ready:
+                    self._accept(self._listener)
+                for way in list(self._ways):
+                    if way in self._ways and self._mode is not Mode.FREEZE:
+                        self._move(way, ready)
 
-    def _serve(self, one: socket.socket) -> None:
-        if one is self._listener:
-            client, _ = one.accept()
-            self.connections += 1
-            try:
-                server = socket.create_connection(self._target, 5)
-            except OSError:
-                client.close()
-                return
-            self._servers.add(server)
-            for this, that in ((client, server), (server, client)):
-                self._peers[this] = that
-                self._selector.register(this, selectors.EVENT_READ)
-            return
+    def _register(self, selector: selectors.PollSelector) -> None:
+        if self._listener:
+            selector.register(self._listener, selectors.EVENT_READ)
         if self._mode is Mode.FREEZE:
-            threading.Event().wait(0.01)  # readable all the time
             return
-        if peer := self._peers.get(one):
-            self._forward(one, peer)
+        wanted: dict[socket.socket, int] = {}
+        for way in self._ways:
+            one, event = (way.sink, selectors.EVENT_WRITE) if way.pending else (way.source, selectors.EVENT_READ)
+            wanted[one] = wanted.get(one, 0) | event
+        for one, events in wanted.items():
+            selector.register(one, events)
 
-    def _forward(self, one: socket.socket, peer: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            data = one.recv(_CHUNK)
-            cut = False
-            if one in self._servers and self._budget is not None:
-                cut = len(data) >= self._budget
-                data, self._budget = data[: self._budget], None if cut else self._budget - len(data)
-            if data:
-                peer.sendall(data)
+            client, _ = listener.accept()
         except OSError:
-            data, cut = b"", False
-        if not data or cut:
-            self._drop(one)
+            return  # gone again
+        self.connections += 1
+        try:
+            server = socket.create_connection(self._target, _CONNECT_SECONDS)
+        except OSError:
+            _break(client)
+            return
+        client.settimeout(0)
+        server.settimeout(0)
+        self._ways += [_Way(client, server, from_server=False), _Way(server, client, from_server=True)]
 
-    def _drop(self, one: socket.socket) -> None:
-        peer = self._peers.get(one)
-        for this in (one, peer):
-            if this and self._peers.pop(this, None):
-                self._servers.discard(this)
-                with contextlib.suppress(KeyError, ValueError):
-                    self._selector.unregister(this)
-                this.close()
+    def _move(self, way: _Way, ready: Container[object]) -> None:
+        try:
+            if way.pending and way.sink in ready:
+                way.pending = way.pending[way.sink.send(way.pending) :]
+            elif not way.pending and way.source in ready:
+                self._take(way)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(way, _break)
+            return
+        if way.cut and not way.pending:
+            self._end(way, socket.socket.close)
+
+    def _take(self, way: _Way) -> None:
+        data = way.source.recv(_CHUNK)
+        way.cut = not data
+        if way.from_server and self._budget is not None:
+            data, self._budget = data[: self._budget], self._budget - len(data)
+            if self._budget <= 0:
+                way.cut, self._budget = True, None
+        way.pending = data
+
+    def _end(self, way: _Way, close: Callable[[socket.socket], None]) -> None:
+        """End both directions of a connection."""
+        self._ways = [other for other in self._ways if other.source not in (way.source, way.sink)]
+        close(way.source)
+        close(way.sink)
+
+
+def _break(one: socket.socket) -> None:
+    """Close it so that its peer gets a reset."""
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    one.close()

@@ -69,11 +69,18 @@ class Sandbox:
 @contextmanager
 def sandbox(uid: str, name: str, layout: Layout = CONTAINERD) -> Iterator[Sandbox]:
     """Run a sandbox for the length of a block; its namespace is called `name`."""
+    with new_netns(name) as netns, place(uid, netns, layout) as process:
+        yield Sandbox(netns, process, time.monotonic())
+
+
+@contextmanager
+def place(uid: str, netns: Netns, layout: Layout = CONTAINERD) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process of a pod in a namespace for the length of a block."""
     directory = layout.directory(uid)
     directory.mkdir(parents=True)
     try:
-        with new_netns(name) as netns, _process(netns, directory) as process:
-            yield Sandbox(netns, process, time.monotonic())
+        with _process(netns, directory) as process:
+            yield process
     finally:
         _remove(directory)
 

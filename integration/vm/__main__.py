@@ -36,7 +36,9 @@ async def _run(arguments: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if arguments.command == "prepare":
         return _prepare(arguments)
-    machine = boot.Machine(arguments.cpus, arguments.memory, tuple(arguments.append), arguments.counted)
+    machine = boot.Machine(
+        arguments.cpus, arguments.memory, tuple(arguments.append), arguments.counted, arguments.forward
+    )
     if arguments.command == "run":
         return await _run_one(arguments, machine)
     options = suite.Options(arguments.pytest_arguments, arguments.timeout, arguments.jobs)
@@ -70,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--cpus", type=int, default=2, help="processors of the guest (default 2)")
     machine.add_argument("--memory", type=int, default=1024, metavar="MIB", help="memory (default 1024 MiB)")
     machine.add_argument("--append", action="append", default=[], metavar="PARAMETER", help="kernel parameter")
+    forwarded = "an address by which the guest reaches a port of this machine's loopback"
+    machine.add_argument("--forward", default="", metavar="ADDRESS:PORT:LOCAL", help=forwarded)
     machine.add_argument("--counted", action="store_true", help="repeatable time: 1 instruction takes 1 ns")
 
     parser = argparse.ArgumentParser(prog="python -m integration.vm", description=__doc__)

@@ -66,6 +66,9 @@ class Machine:
     """Further kernel parameters, such as `preempt=full`."""
     counted: bool = False
     """Run one processor at one instruction per nanosecond, so that times are repeatable instruction counts."""
+    forward: str = ""
+    """`ADDRESS:PORT:LOCAL`: a network device, by which the guest reaches a port of the machine's loopback as an address
+    in 10.0.2.0/24, and nothing else. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,4 +186,17 @@ def _qemu(kernel: kernels.CachedKernel, machine: Machine, work: Path) -> list[st
         *("-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
         *("-fsdev", f"local,id=exchange,path={work / 'exchange'},security_model=none"),
         *("-device", "virtio-9p-pci,fsdev=exchange,mount_tag=exchange"),
+        *_network(machine.forward),
+    ]
+
+
+def _network(forward: str) -> list[str]:
+    if not forward:
+        return []
+    address, port, local = forward.split(":")
+    # A process for each connection: QEMU's own forwarding takes one connection in all.
+    command = f"{tools.find('busybox')} nc 127.0.0.1 {local}"
+    return [
+        *("-netdev", f"user,id=net,restrict=on,guestfwd=tcp:{address}:{port}-cmd:{command}"),
+        *("-device", "virtio-net-pci,netdev=net"),
     ]

@@ -203,7 +203,7 @@ class Agent:
                 self._deaths[uid, netns] = now
             self._reconcile()
             self._source.look()
-        elif self._status.retry and now - self._applied >= RETRY_SECONDS:
+        elif self._engine.has_room or (self._status.retry and now - self._applied >= RETRY_SECONDS):
             self._reconcile()
         if now - self._drained >= self._config.collect_interval or self._engine.fill() >= DRAIN_FILL:
             self._drain()

@@ -1,5 +1,8 @@
 """What is kept of the API server's pods."""
 
+import json
+import tracemalloc
+
 import pytest
 
 from dolphin_agent.pods.objects import read_pod
@@ -59,3 +62,28 @@ def test_what_is_wrong_is_left_out(broken):
 @pytest.mark.parametrize("missing", ["name", "namespace", "uid"])
 def test_nameless(missing):
     assert read_pod(item(metadata={missing: None})) is None
+
+
+def test_pods_of_a_full_node_are_small():
+    """What is kept of 250 pods of 30 labels each: less than 2 MB, whatever else the API server says of them."""
+    tracemalloc.start()
+    labels = {f"example.com/label-{number}": f"value-{number}" * 3 for number in range(30)}
+    kept = []
+    for number in range(250):
+        text = json.dumps(
+            item(
+                metadata={
+                    "name": f"web-{number}",
+                    "uid": f"u-{number}",
+                    "labels": labels,
+                    "managedFields": ["x" * 9000],
+                },
+                status={"phase": "Running", "podIPs": [{"ip": f"10.0.0.{number}"}], "conditions": ["y" * 3000]},
+            )
+        )
+        kept.append(read_pod(json.loads(text)))
+    del text
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(kept) == 250
+    assert size < 2_000_000

@@ -80,11 +80,12 @@ def from_kubeconfig(path: Path) -> Access:
     load: Any = kubernetes_config.load_kube_config
     try:
         load(config_file=str(path), client_configuration=configuration)
-    except (kubernetes_config.ConfigException, OSError, ValueError) as fault:
+    except Exception as fault:  # the package lets through whatever a malformed file leads to
         raise ConfigError(f"--kubeconfig {path}: {' '.join(str(fault).split())}") from fault
 
     def token() -> str | None:
-        header = configuration.get_api_key_with_prefix("authorization")  # runs the refresh hook
+        # In any version of the package; renews a token that has expired.
+        header = configuration.auth_settings().get("BearerToken", {}).get("value")
         return header.removeprefix("Bearer ").removeprefix("bearer ") if header else None
 
     certificate = (configuration.cert_file, configuration.key_file)

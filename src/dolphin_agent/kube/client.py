@@ -168,7 +168,7 @@ class Client:
         if isinstance(fault, MaxRetryError) and fault.reason:
             cause = fault.reason
         server = self._access.server
-        if isinstance(cause, SSLError):
+        if isinstance(cause, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(cause):
             # The CA may have been replaced meanwhile.
             self._pool = self._connect()
             authority = self._access.ca_file or "the system's certificates"
@@ -209,8 +209,13 @@ def _remedy(status: int) -> str:
 
 def _plain(fault: Exception) -> str:
     """What a fault of urllib3 says, without the objects it names."""
+    inner = fault.args[-1] if fault.args else None
+    if isinstance(inner, Exception):
+        return _plain(inner)
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
     text = str(fault)
     for marker in ("[Errno ", "[SSL: "):
         if marker in text:
-            return text[text.index(marker) :].rstrip(")'\"")
+            return text[text.index(marker) :].partition("] ")[2].rstrip(")'\"")
     return text.rpartition(": ")[2] or type(fault).__name__

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PAGE = "500"
+PAGE = "100"
+"""Objects in one answer, where there are many."""
 WATCH_SECONDS = (40, 50)
 """After how long the server is asked to end a watch, by chance between these. Only the end of a watch proves that a
 silent one was alive: servers promise no bookmarks for kinds where nothing happens."""
@@ -55,6 +56,8 @@ class Resource:
     """Selectors."""
     absent: str = ""
     """What to do where the server knows no such kind."""
+    large: bool = False
+    """So many that they are listed in pages: a list out of the server's memory comes in one piece."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Reflector(Generic[T]):
     def _list(self) -> None:
         entries: dict[str, _Entry[T]] = {}
         query = {**self._resource.query, "limit": PAGE, "resourceVersion": self._list_from}
-        if not self._list_from:
+        if self._resource.large or not self._list_from:
             del query["resourceVersion"]
         while True:
             page = self._client.get(self._resource.path, query)

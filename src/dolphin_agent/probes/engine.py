@@ -126,6 +126,11 @@ class Engine:
         pods = {key: words[slot * WORDS_PER_SLOT : (slot + 1) * WORDS_PER_SLOT] for slot, key in owners.items()}
         return Drain(pods, owners, tables)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether backends that found no slot would find one now: slots given up are free after the next drain."""
+        return bool(self.status.without_slot and (self._free or self._retired))
+
     def fill(self) -> float:
         """The share in use of the fullest flow table."""
         return self._tables.fill() if self._tables else 0.0

@@ -18,6 +18,8 @@ KIND = "NodeMonitor"
 MAX_PROBLEMS = 20
 """Of each list; the rest is counted in the last entry."""
 MAX_UNMONITORED = 50
+MAX_POLICIES = 64
+"""Twice as many as run at once."""
 MAX_TEXT = 1024
 """Characters of a message; the CustomResourceDefinition takes no longer one."""
 NUMBERS = ("series", "lost")
@@ -68,7 +70,7 @@ def status_of(
         "series": sum(counted.series.values()),
         "lost": counted.lost,
         "problems": bounded(status.problems, MAX_PROBLEMS),
-        "policies": [_policy(task, status, counted) for task in status.policies],
+        "policies": [_policy(task, status, counted) for task in _most(status.policies)],
         "unmonitored": [
             {"pod": pod, "reason": reason[:MAX_TEXT]}
             for pod, reason in sorted(status.unmonitored.items())[:MAX_UNMONITORED]
@@ -111,6 +113,12 @@ def _ready(status: Status) -> tuple[str, str, str]:
     if status.problems:
         return "True", "WithProblems", status.problems[0]
     return "True", "Running", "every policy is in force"
+
+
+def _most(policies: Sequence[TaskStatus]) -> list[TaskStatus]:
+    """As many as fit; of those that do not run, the last ones are left out."""
+    fit = sorted(policies, key=lambda one: (not one.running, one.task))[:MAX_POLICIES]
+    return sorted(fit, key=lambda one: one.task)
 
 
 def _policy(task: TaskStatus, status: Status, counted: Numbers) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Reporter:
             try:
                 self._report()
                 self._lead()
-                self.problem = ""
+                self.problem = self._leader.problem if self._leader else ""
             except OccupiedError as fault:
                 self._occupied(fault)
                 return
@@ -230,7 +230,7 @@ class _Leader:
         self._client = client
         self._own = own
         self._nodes: Reflector[dict[str, OnNode]] = Reflector(
-            client, Resource("nodemonitors", NODE_MONITORS), pick_node, changed
+            client, Resource("nodemonitors", NODE_MONITORS, large=True), pick_node, changed
         )
         self._policies: Reflector[dict[str, Any]] = Reflector(
             client, Resource("monitorpolicies", POLICIES), _pick_status, changed
@@ -244,6 +244,11 @@ class _Leader:
         """End."""
         for reflector in (self._nodes, self._policies):
             reflector.stop()
+
+    @property
+    def problem(self) -> str:
+        """Why some kind cannot be followed, or empty."""
+        return self._nodes.view.problem or self._policies.view.problem
 
     def fold(self) -> None:
         """Write each status that has changed. Raises KubeError."""
@@ -279,7 +284,7 @@ class _Leader:
             {
                 "apiVersion": "events.k8s.io/v1",
                 "kind": "Event",
-                "metadata": {"generateName": f"{name[:200]}.", "namespace": namespace},
+                "metadata": {"generateName": f"{name[:200].rstrip('.-')}-", "namespace": namespace},
                 "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "reportingController": "dolphin.io/agent",
                 "reportingInstance": self._own.identity[:128],

@@ -180,3 +180,35 @@ def test_labels_and_selectors(
 def item_path(item: dict[str, dict[str, str]]) -> str:
     """The path of a MonitorPolicy."""
     return f"/apis/crd.dolphin.io/v1/namespaces/kube-system/monitorpolicies/{item['metadata']['name']}"
+
+
+@pytest.mark.parametrize("missing", ["sys_ptrace", "bpf", "perfmon"])
+def test_capability_that_is_missing(start_agent: StartAgent, missing: str) -> None:
+    """One clear error names it, before anything is attached."""
+    rest = sorted(NEEDED - {missing})
+    agent = start_agent(within=only(*rest), wait_ready=False)
+    assert agent.process.wait(20) == 1
+    assert missing.upper() in agent.log
+    assert "Traceback" not in agent.log
+
+
+def test_three_capabilities_are_enough(
+    run_pod: RunPod, start_agent: StartAgent, policies: Policies, namespace: str
+) -> None:
+    """Root without any other."""
+    policies.apply("all")
+    web = run_pod("web")
+    agent = start_agent(within=only(*NEEDED))
+    wait_counted(agent, namespace, "web")
+    received = talk(web)
+    time.sleep(1)
+    assert counted(agent, namespace) == {"web": received}
+
+
+NEEDED = {"bpf", "perfmon", "sys_ptrace"}
+
+
+def only(*capabilities: str) -> list[str]:
+    """A command that runs another one with these capabilities alone."""
+    allowed = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    return ["setpriv", f"--bounding-set={allowed}", f"--inh-caps={allowed}"]

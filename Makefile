@@ -1,5 +1,5 @@
 # make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
-# make test     everything: lint, unit tests, VM suite                           (KERNELS="6.12" ITEM_KERNELS=: just that)
+# make test     everything: lint, unit tests, VM suite, a real API server        (KERNELS="6.12" ITEM_KERNELS=: less)
 # make vm-preempt  the item tests on a preemptible kernel
 # make test-kube  against a real API server and etcd, which are built once, in minutes
 # make soak     load, many namespaces, little memory, kills
@@ -16,7 +16,7 @@ KERNELS ?= 6.12
 PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 5.10 6.1 7.2
 ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py)
-SOAK_TESTS := integration/test_load.py integration/test_under_lockdown.py \
+SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
 BENCH_KERNELS ?= 5.10 6.1 6.12 7.2
@@ -31,7 +31,7 @@ NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping util-linux
 KUBE_PACKAGES  := openssl
 PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES)
 
-test: lint unit harness vm
+test: lint unit harness vm test-kube
 
 demo: .venv/installed
 	$(if $(KERNEL),$(BIN)/python -m integration.vm run --kernel $(KERNEL) --) $(BIN)/python -m integration.demo

@@ -96,18 +96,25 @@ struct pod {
 	u32 slot;
 };
 
+/* Not inlined: the number need not be in memory for all others. */
+static __noinline struct watched *watched_beyond(u32 index)
+{
+	u32 number = index + NETNS_FIRST;
+
+	return bpf_map_lookup_elem(&watched_overflow, &number);
+}
+
 /* Wants of a namespace among `kinds`, a set of COUNTED and PER_FLOW bits. One load tells most packets of other
  * namespaces, and those of pods that want none of it. */
 static __always_inline struct pod pod_of(struct net *net, u32 kinds)
 {
-	u32 number = net->ns.inum;
-	u32 index = number - NETNS_FIRST;
+	u32 index = net->ns.inum - NETNS_FIRST;
 	struct watched *watched;
 
 	if (index < NETNS_NUMBERS) {
 		watched = &state.watched[index];
 	} else {
-		watched = bpf_map_lookup_elem(&watched_overflow, &number);
+		watched = watched_beyond(index);
 		if (!watched)
 			return (struct pod){};
 	}

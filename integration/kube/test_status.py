@@ -77,9 +77,9 @@ def test_node_and_policy(
     owner = api.get(f"{NODE_MONITORS}/{node}")["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["name"]) == ("Node", node)
 
-    wait_until(lambda: conditions(policies.get("p")).get("Ready"), deadline=WRITTEN, what="the policy has a status")
+    running = ("True", "Running")
+    wait_until(lambda: conditions(policies.get("p")).get("Ready") == running, deadline=WRITTEN, what="it is folded")
     item = policies.get("p")
-    assert conditions(item)["Ready"] == ("True", "Running")
     assert item["status"]["observedGeneration"] == 1
     assert item["status"]["nodes"]["total"] == 1
     assert item["status"]["pods"] == 1

@@ -24,8 +24,10 @@ from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.cluster import Cluster
 from dolphin_agent.desired import Desired
 from dolphin_agent.errors import BpfError, DolphinError, KubeError
-from dolphin_agent.export import prometheus
-from dolphin_agent.export.http import Endpoint, Response
+from dolphin_agent.export import prometheus, protobuf
+from dolphin_agent.export.http import Endpoint, Request, Response
+from dolphin_agent.export.negotiation import Format, choose, gzip, takes_gzip
+from dolphin_agent.export.otlp import OtlpPush, make_exporter, make_resource, wanted
 from dolphin_agent.export.own import OwnMetrics, Vitals
 from dolphin_agent.kube.access import from_kubeconfig, in_cluster
 from dolphin_agent.kube.access import namespace as own_namespace
@@ -119,6 +121,10 @@ class Agent:
         self._reporter: Reporter | None = None
         self._source = self._make_source(config)
         routes = {"/metrics": self._metrics, "/healthz": _healthy, "/readyz": self._ready}
+        self._otlp: OtlpPush | None = None
+        if wanted(config.otlp_endpoint):
+            exporter, resource = make_exporter(config.otlp_endpoint), make_resource(config.node_name)
+            self._otlp = OtlpPush(exporter, resource, config.collect_interval, lambda: self._fresh().snapshot)
         self._endpoint = Endpoint(config.listen, routes)
         self._own = OwnMetrics(lambda: self._reading.vitals)
         limits = Limits(config.max_flows, fold_ports=config.flow_ports == "service")
@@ -153,20 +159,33 @@ class Agent:
             signal.signal(number, lambda *_: self._queue.put(_Stop()))
         relax_collector()
         self._source.start()
-        if self._reporter:
-            self._reporter.start()
+        for part in (self._reporter, self._otlp):
+            if part:
+                part.start()
         host, _ = self._config.listen
         log.info("running", listen=f"{host}:{self._endpoint.port}", policies=str(self._config.policies or "cluster"))
         try:
             with self._endpoint:
                 self._loop()
         finally:
-            if self._reporter:
-                self._reporter.stop()
-            self._source.stop()
-            self._engine.close()
-            self._own.close()
+            self._end()
             log.info("stopped")
+
+    def _end(self) -> None:
+        """The last push and the end of the status go on while everything is detached."""
+        endings = []
+        if self._otlp:
+            self._read()
+            endings.append(threading.Thread(target=self._otlp.end, args=(self._reading.snapshot,)))
+        if self._reporter:
+            endings.append(threading.Thread(target=self._reporter.stop))
+        for ending in endings:
+            ending.start()
+        self._source.stop()
+        self._engine.close()
+        for ending in endings:
+            ending.join()
+        self._own.close()
 
     def _loop(self) -> None:
         while True:
@@ -300,14 +319,22 @@ class Agent:
         reading = self._fresh()
         return numbers(reading.snapshot, reading.vitals.lost)
 
-    def _metrics(self) -> Response:
+    def _metrics(self, request: Request) -> Response:
         try:
             reading = self._fresh()
         except TimeoutError:
             return Response(b"the counters could not be read in time\n", status=503)
-        return Response(prometheus.encode(reading.snapshot) + self._own.encode(), content_type=prometheus.CONTENT_TYPE)
+        form = choose(request.accept)
+        if form is Format.PROTOBUF:
+            body = protobuf.encode(reading.snapshot, self._own.collect())
+        else:
+            is_open = form is Format.OPENMETRICS
+            body = prometheus.encode(reading.snapshot, openmetrics=is_open) + self._own.encode(openmetrics=is_open)
+        if takes_gzip(request.accept_encoding):
+            return Response(gzip(body), content_type=form.value, content_encoding="gzip")
+        return Response(body, content_type=form.value)
 
-    def _ready(self) -> Response:
+    def _ready(self, _: Request) -> Response:
         status = self._present_status()
         if self._reporter and (problem := self._reporter.problem):
             status = dataclasses.replace(status, problems=(*status.problems, f"status: {problem}"))
@@ -315,5 +342,5 @@ class Agent:
         return Response(body, 200 if status.ready else 503, "application/json")
 
 
-def _healthy() -> Response:
+def _healthy(_: Request) -> Response:
     return Response(b"ok\n")

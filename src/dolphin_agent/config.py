@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -44,6 +45,14 @@ def address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= MAX_PORT:
         raise ValueError("allowed: HOST:PORT, such as 0.0.0.0:10001 or [::]:10001")
     return host.strip("[]"), int(port)
+
+
+def url(text: str) -> str:
+    """An endpoint, `http://collector:4318`. Raises ValueError."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("allowed: http://HOST:PORT or https://HOST:PORT, such as http://collector:4318")
+    return text.strip()
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -96,6 +105,7 @@ class Config:
     node_name: str | None = setting(None, node, "the node's name in Kubernetes (NODE_NAME)", "NAME")
     proc_root: Path = setting(Path("/proc"), Path, "where the node's /proc is mounted (/proc)", "DIR")
     listen: tuple[str, int] = setting(("0.0.0.0", 10001), address, "metrics address (0.0.0.0:10001)", "HOST:PORT")  # noqa: S104 - Prometheus scrapes from other nodes
+    otlp_endpoint: str | None = setting(None, url, "where metrics are pushed to by OTLP", "URL")
     collect_interval: float = setting(10.0, duration, "how often counters are drained at least (10s)", "TIME")
     max_flows: int = setting(20_000, whole(1, MAX_FLOWS), "flows kept in detail on the node (20000)", "N")
     flow_idle_timeout: float = setting(300.0, duration, "when a silent flow's counts go to `other` (5m)", "TIME")

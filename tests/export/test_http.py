@@ -18,7 +18,7 @@ def get(port, path):
         return fault.code, fault.headers["Content-Type"], fault.read()
 
 
-def broken():
+def broken(_):
     """A route with a bug."""
     raise ValueError("bug")
 
@@ -26,7 +26,7 @@ def broken():
 @pytest.fixture
 def port():
     """A served endpoint."""
-    routes = {"/a": lambda: Response(b"hello", content_type="text/x"), "/broken": broken}
+    routes = {"/a": lambda _: Response(b"hello", content_type="text/x"), "/broken": broken}
     with Endpoint(("127.0.0.1", 0), routes) as endpoint:
         yield endpoint.port
 

@@ -1,5 +1,6 @@
 """The text format, read back by the official parser."""
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from dolphin_agent.export.prometheus import encode
@@ -46,3 +47,17 @@ def test_histogram_is_cumulative_and_whole():
     assert (found["64"], found["256"], found["67108864"], found["+Inf"]) == (3, 7, 7, 15)
     assert (found["sum"], found["count"]) == (12345, 15)
     assert len([bound for bound in found if bound not in ("sum", "count")]) == 12
+
+
+def test_openmetrics():
+    """Read back by the official parser of that format, with units; the agent's own metrics end it."""
+    point = Point((("pod", "default/web"),), 7, 1.0)
+    octets = BY_NAME["ipReceive"].metrics[Granularity.POD][1]
+    rtt = DistributionPoint((("pod", "a"),), Distribution({0: 1, 8: 2}, sum=100), 1.0)
+    snapshot = Snapshot(2.0, (Family(PACKETS, (point,)), Family(octets, (point,)), Family(RTT, (), (rtt,))))
+    text = encode(snapshot, openmetrics=True).decode() + "# EOF\n"
+    families = {family.name: family for family in parse_openmetrics(text)}
+    assert families["dolphin_ip_receive_packets"].type == "counter"
+    assert families["dolphin_ip_receive_bytes"].unit == "bytes"
+    assert families["dolphin_ip_receive_bytes"].samples[0].value == 7
+    assert families["dolphin_flow_tcp_rtt_microseconds"].unit == "microseconds"

@@ -22,12 +22,21 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a client says it takes."""
+
+    accept: str | None = None
+    accept_encoding: str | None = None
+
+
+@dataclass(frozen=True)
 class Response:
     """What a path answers."""
 
     body: bytes
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
+    content_encoding: str = ""
 
 
 class Endpoint:
@@ -36,7 +45,7 @@ class Endpoint:
     Raises ListenError naming the address and the remedy when it cannot listen.
     """
 
-    def __init__(self, address: tuple[str, int], routes: Mapping[str, Callable[[], Response]]) -> None:
+    def __init__(self, address: tuple[str, int], routes: Mapping[str, Callable[[Request], Response]]) -> None:
         host, port = address
         try:
             self._server = _server(address, routes)
@@ -57,7 +66,7 @@ class Endpoint:
         self._server.server_close()
 
 
-def _server(address: tuple[str, int], routes: Mapping[str, Callable[[], Response]]) -> ThreadingHTTPServer:
+def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], Response]]) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = CLIENT_TIMEOUT
         server_version = "dolphin-agent"
@@ -65,14 +74,17 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[], Response
 
         def do_GET(self) -> None:
             answer = routes.get(self.path.partition("?")[0])
+            request = Request(self.headers.get("Accept"), self.headers.get("Accept-Encoding"))
             try:
-                response = answer() if answer else Response(_index(routes), status=404)
+                response = answer(request) if answer else Response(_index(routes), status=404)
             except Exception:
                 log.exception("request failed", path=self.path)
                 response = Response(b"internal error, see the agent's log\n", status=500)
             try:
                 self.send_response(response.status)
                 self.send_header("Content-Type", response.content_type)
+                if response.content_encoding:
+                    self.send_header("Content-Encoding", response.content_encoding)
                 self.send_header("Content-Length", str(len(response.body)))
                 self.end_headers()
                 self.wfile.write(response.body)
@@ -90,5 +102,5 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[], Response
     return Server(address, Handler)
 
 
-def _index(routes: Mapping[str, Callable[[], Response]]) -> bytes:
+def _index(routes: Mapping[str, Callable[[Request], Response]]) -> bytes:
     return f"not found; there are {' '.join(routes)}\n".encode()

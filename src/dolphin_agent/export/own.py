@@ -12,11 +12,13 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import CallbackOptions
+    from prometheus_client import Metric
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,16 @@ class OwnMetrics:
         gauge("map_bytes", "Kernel memory of the counters.", lambda v: v.map_bytes)
         gauge("resident_memory_bytes", "Resident memory of the agent.", lambda _: resident_bytes())
 
-    def encode(self) -> bytes:
-        """Prometheus text format 0.0.4."""
+    def encode(self, *, openmetrics: bool = False) -> bytes:
+        """Prometheus text format 0.0.4, or the end of an OpenMetrics text."""
+        if openmetrics:
+            ended: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
+            return ended
         return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """The same, still to be encoded."""
+        return self._registry.collect()
 
     def close(self) -> None:
         """Ends the SDK's provider."""

@@ -1,4 +1,4 @@
-"""Prometheus text exposition format 0.0.4."""
+"""Prometheus text: exposition format 0.0.4 and OpenMetrics 1.0."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from dolphin_agent.snapshot.model import Distribution, Labels, Snapshot
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -20,25 +18,37 @@ BOUNDS = tuple(range(8, buckets.LAST, 8))
 """The buckets whose upper bounds are shown, 64 us to 67 s, two octaves apart: a dozen for each flow, not 90."""
 
 
-def encode(snapshot: Snapshot) -> bytes:
-    """The snapshot's series, HELP and TYPE once per metric."""
+_UNITS = ("bytes", "microseconds")
+"""Those that OpenMetrics is told of, by the end of a metric's name."""
+
+
+def encode(snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
+    """The snapshot's series, HELP and TYPE once per metric; what ends an OpenMetrics text is left to the caller.
+
+    Without `_created` series, which older servers store as if they were counters: start times leave by protobuf and
+    OTLP.
+    """
     lines: list[str] = []
     for family in snapshot.families:
         name = family.metric.name
-        lines.append(f"# HELP {name} {family.metric.help}")
-        lines.append(f"# TYPE {name} {'histogram' if family.distributions else 'counter'}")
+        title = name.removesuffix("_total") if openmetrics else name
+        lines.append(f"# HELP {title} {family.metric.help}")
+        lines.append(f"# TYPE {title} {'histogram' if family.distributions else 'counter'}")
+        unit = title.rpartition("_")[2]
+        if openmetrics and unit in _UNITS:
+            lines.append(f"# UNIT {title} {unit}")
         lines.extend(f"{name}{{{_labels(point.labels)}}} {point.value}" for point in family.points)
         for labels, value, _ in family.distributions:
-            lines.extend(_histogram(name, _labels(labels), value))
+            lines.extend(_histogram(name, _labels(labels), value, ".0" if openmetrics else ""))
     lines.append("")
     return "\n".join(lines).encode()
 
 
-def _histogram(name: str, labels: str, value: Distribution) -> Iterator[str]:
+def _histogram(name: str, labels: str, value: Distribution, decimals: str) -> Iterator[str]:
     counts = sorted(value.counts.items())
     for bound in BOUNDS:
         below = sum(count for bucket, count in counts if bucket <= bound)
-        yield f'{name}_bucket{{{labels},le="{buckets.upper_bound(bound):.0f}"}} {below}'
+        yield f'{name}_bucket{{{labels},le="{buckets.upper_bound(bound):.0f}{decimals}"}} {below}'
     yield f'{name}_bucket{{{labels},le="+Inf"}} {value.count}'
     yield f"{name}_sum{{{labels}}} {value.sum}"
     yield f"{name}_count{{{labels}}} {value.count}"

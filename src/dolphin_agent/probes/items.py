@@ -74,6 +74,8 @@ class Counter:
     field: Field
     kinds: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...]
     """The kinds shown, each with the labels that tell it apart."""
+    unit: str
+    """By UCUM, as OpenTelemetry writes them."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Histogram:
     name: str
     help: str
     kind: Kind
+    unit: str
+    """By UCUM."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,10 @@ SERVICE_PORTS = Ladder(
 
 def _traffic(prefix: str, item: str, kind: Kind, packets: str, octets: str) -> tuple[Counter, ...]:
     """Packets and bytes of one direction."""
+    unit = "{segment}" if item.startswith("tcp") else "{packet}"
     return (
-        Counter(f"{prefix}_{item}_packets_total", packets, Field.PACKETS, ((kind, ()),)),
-        Counter(f"{prefix}_{item}_bytes_total", octets, Field.BYTES, ((kind, ()),)),
+        Counter(f"{prefix}_{item}_packets_total", packets, Field.PACKETS, ((kind, ()),), unit),
+        Counter(f"{prefix}_{item}_bytes_total", octets, Field.BYTES, ((kind, ()),), "By"),
     )
 
 
@@ -160,7 +165,7 @@ def _both(item: str, kind: Kind, packets: str, octets: str) -> dict[Granularity,
 
 
 def _retransmits(name: str) -> tuple[Counter, ...]:
-    return (Counter(name, "TCP segments retransmitted.", Field.PACKETS, ((Kind.TCP_RETRANS, ()),)),)
+    return (Counter(name, "TCP segments retransmitted.", Field.PACKETS, ((Kind.TCP_RETRANS, ()),), "{segment}"),)
 
 
 _QUEUE_ENTRY = (
@@ -245,6 +250,7 @@ ITEMS: tuple[Item, ...] = (
                     "dolphin_flow_tcp_rtt_microseconds",
                     "Smoothed round-trip time of TCP connections, at most one sample per round trip and connection.",
                     Kind.TCP_RTT,
+                    "us",
                 ),
             ),
         },
@@ -284,6 +290,7 @@ ITEMS: tuple[Item, ...] = (
                         (Kind.TCP_OPEN_INBOUND, (("direction", "inbound"),)),
                         (Kind.TCP_OPEN_OUTBOUND, (("direction", "outbound"),)),
                     ),
+                    "{connection}",
                 ),
             ),
         },

@@ -29,6 +29,8 @@ class Series:
     granularity: Granularity
     labels: tuple[tuple[str, str], ...]
     """The podLabel labels; other values are another series."""
+    keys: tuple[str, ...] = ()
+    """The podLabel keys that these are made of."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend], *,
             if not items or not policy.selector.matches(backend.pod.labels):
                 continue
             labels = policy.label_pairs(backend.pod.labels)
+            keys = tuple(label.key for label in policy.pod_labels)
             for item, granularity in items:
                 needed.add(item.name)
                 for kind in item.kinds:
                     bits = kind.counted | (kind.per_flow if granularity is Granularity.FLOW else 0)
                     wants[backend.key] = wants.get(backend.key, 0) | bits
-                series.append(Series(policy.task, backend.key, backend.pod.full_name, item.name, granularity, labels))
+                name = backend.pod.full_name
+                series.append(Series(policy.task, backend.key, name, item.name, granularity, labels, keys))
     ladders = [ladder for name, item in BY_NAME.items() if name in needed for ladder in item.ladders]
     if fold_ports and any(bits & ANY_PER_FLOW for bits in wants.values()):
         ladders.append(SERVICE_PORTS)

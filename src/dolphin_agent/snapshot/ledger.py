@@ -143,7 +143,12 @@ class Ledger:
             Family(metric, tuple(points.get(metric.name, ())), tuple(distributions.get(metric.name, ())))
             for metric in declared
         )
-        return Snapshot(now, tuple(family for family in families if family.points or family.distributions))
+        keys = {
+            (series.task, name): key
+            for series in self._series
+            for (name, _), key in zip(series.labels, series.keys, strict=True)
+        }
+        return Snapshot(now, tuple(family for family in families if family.points or family.distributions), keys)
 
     def _points(
         self, series: Series, baseline: _Baseline, metric: Counter, kind: Kind, family: IpFamily, labels: Labels

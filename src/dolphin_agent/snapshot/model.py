@@ -60,6 +60,8 @@ class Snapshot:
     taken: float = 0.0
     """Seconds since the epoch."""
     families: tuple[Family, ...] = ()
+    label_keys: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(task, label of a podLabel key) -> the key as it is on the pod."""
 
     @property
     def series(self) -> int:

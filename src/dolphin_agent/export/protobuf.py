@@ -1,0 +1,133 @@
+"""Prometheus's protobuf exposition (io.prometheus.client.MetricFamily, delimited): native histograms and start times.
+
+Field numbers are those of prometheus/client_model, metrics.proto. Written by hand, as there is no Python package of
+it; a message is a few varints.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client import Metric as OwnMetric
+
+    from dolphin_agent.snapshot.model import Distribution, Labels, Snapshot
+
+COUNTER, GAUGE, UNTYPED, HISTOGRAM = 0, 1, 3, 4
+_OWN_TYPES = {"counter": COUNTER, "gauge": GAUGE}
+
+SCHEMA = 2
+"""Four buckets to an octave."""
+FIRST_INDEX = 16
+"""The native histogram's index of the kernel's bucket 0: at schema 2, index i ends at 2^(i/4), bucket b at
+2^(4 + b/4). The last bucket, without an end, is shown as if it ended a quarter of an octave after the one before."""
+ZERO_THRESHOLD = 16.0
+"""Bucket 0 is the zero bucket: all that is at most so many microseconds."""
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits to a byte
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _zigzag(value: int) -> int:
+    return value << 1 if value >= 0 else (-value << 1) - 1
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _double(field: int, value: float) -> bytes:
+    return _varint(field << 3 | 1) + struct.pack("<d", value)
+
+
+def _nested(field: int, body: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(body)) + body
+
+
+def _text(field: int, value: str) -> bytes:
+    return _nested(field, value.encode())
+
+
+def _timestamp(field: int, seconds: float) -> bytes:
+    whole = int(seconds)
+    return _nested(field, _number(1, whole) + _number(2, int((seconds - whole) * 1e9)))
+
+
+def encode(snapshot: Snapshot, own: Iterable[OwnMetric]) -> bytes:
+    """The snapshot's series and the agent's own."""
+    return b"".join(_delimited(family) for family in (*_families(snapshot), *_own_families(own)))
+
+
+def _delimited(body: bytes) -> bytes:
+    return _varint(len(body)) + body
+
+
+def _families(snapshot: Snapshot) -> Iterator[bytes]:
+    for family in snapshot.families:
+        declared = family.metric
+        head = _text(1, declared.name) + _text(2, declared.help)
+        kind = HISTOGRAM if family.distributions else COUNTER
+        counters = (
+            _nested(4, _labels(labels) + _nested(3, _double(1, value) + _timestamp(3, start)))
+            for labels, value, start in family.points
+        )
+        histograms = (
+            _nested(4, _labels(labels) + _nested(7, _histogram(value, start)))
+            for labels, value, start in family.distributions
+        )
+        yield head + _number(3, kind) + b"".join((*counters, *histograms))
+
+
+def _labels(labels: Labels) -> bytes:
+    return b"".join([_nested(1, _text(1, name) + _text(2, value)) for name, value in labels])
+
+
+def _histogram(value: Distribution, start: float) -> bytes:
+    body = [_number(1, value.count), _double(2, value.sum)]
+    body += [
+        _number(5, _zigzag(SCHEMA)),
+        _double(6, ZERO_THRESHOLD),
+        _number(7, value.counts.get(0, 0)),
+    ]
+    spans: list[list[int]] = []
+    deltas = []
+    end, before = 0, 0
+    for bucket, count in sorted(value.counts.items()):
+        if bucket == 0:
+            continue
+        index = FIRST_INDEX + bucket
+        if spans and index == end:
+            spans[-1][1] += 1
+        else:
+            spans.append([index - end, 1])
+        deltas.append(count - before)
+        end, before = index + 1, count
+    body += [_nested(12, _number(1, _zigzag(offset)) + _number(2, length)) for offset, length in spans]
+    body += [_number(13, _zigzag(delta)) for delta in deltas]
+    if not spans:
+        # A histogram without any span would be taken for a classic one.
+        body.append(_nested(12, _number(1, 0) + _number(2, 0)))
+    body.append(_timestamp(15, start))
+    return b"".join(body)
+
+
+def _own_families(own: Iterable[OwnMetric]) -> Iterator[bytes]:
+    for family in own:
+        kind = _OWN_TYPES.get(family.type, UNTYPED)
+        field, samples = {COUNTER: 3, GAUGE: 2}.get(kind, 5), []
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                labels = _labels(tuple(sample.labels.items()))
+                samples.append((sample.name, _nested(4, labels + _nested(field, _double(1, sample.value)))))
+        for name in dict.fromkeys(name for name, _ in samples):
+            metrics = b"".join(metric for one, metric in samples if one == name)
+            yield _text(1, name) + _text(2, family.documentation) + _number(3, kind) + metrics

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from integration.vm.report import Outcome
 
 _BUILD = boot.PROJECT / "build"
-# Only what is in integration/ itself runs in guests: the harness boots them, and the servers of the rest run on the machine.
+# Only what is in integration/ itself runs in guests: the harness boots them, and the other folders have servers.
 _FOLDERS = sorted(path.parent.name for path in (boot.PROJECT / "integration").glob("*/__init__.py"))
 _PYTEST = ("-p", "no:cacheprovider", "--color=no", *(f"--ignore=integration/{name}" for name in _FOLDERS))
 

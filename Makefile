@@ -2,6 +2,7 @@
 # make test     everything: lint, unit tests, VM suite, a real API server        (KERNELS="6.12" ITEM_KERNELS=: less)
 # make vm-preempt  the item tests on a preemptible kernel
 # make test-kube  against a real API server and etcd, which are built once, in minutes
+# make test-telemetry  the judges of what the agent exports: Prometheus, promtool, an OpenTelemetry Collector
 # make soak     load, many namespaces, little memory, kills
 # make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
@@ -29,9 +30,10 @@ LINT_PACKAGES  := bpftool
 VM_PACKAGES    := busybox-static debian-archive-keyring kmod qemu-system-x86 xz-utils zstd
 NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping util-linux
 KUBE_PACKAGES  := openssl
-PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES)
+TELEMETRY_PACKAGES := prometheus
+PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES) $(TELEMETRY_PACKAGES)
 
-test: lint unit harness vm test-kube
+test: lint unit harness vm test-kube test-telemetry
 
 demo: .venv/installed
 	$(if $(KERNEL),$(BIN)/python -m integration.vm run --kernel $(KERNEL) --) $(BIN)/python -m integration.demo
@@ -57,6 +59,11 @@ vm: .venv/installed
 test-kube: .venv/installed
 	$(BIN)/python -m integration.kube.binaries
 	$(BIN)/python -m pytest integration/kube
+
+# Real receivers of what the agent exports, on this machine; integration/telemetry/README.md.
+test-telemetry: .venv/installed
+	$(BIN)/python -m integration.telemetry.binaries
+	$(BIN)/python -m pytest integration/telemetry
 
 # Load and violent ends, too long for every change.
 soak: .venv/installed
@@ -103,10 +110,13 @@ build: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
+# Prometheus is wanted as a program: its service is masked before systemd can start it, now or at the next boot.
 packages:
 	@missing=$$(for package in $(PACKAGES); do dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | \
 		grep -qx installed || echo $$package; done); \
 	test -z "$$missing" || { echo "installing: $$missing"; \
+		case " $$missing " in *[[:space:]]prometheus[[:space:]]*) mkdir -p /etc/systemd/system && \
+			ln -sfn /dev/null /etc/systemd/system/prometheus.service;; esac; \
 		apt-get -q -q update && DEBIAN_FRONTEND=noninteractive \
 		apt-get -q -q install --yes --no-install-recommends $$missing; }
 
@@ -114,4 +124,4 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test demo unit harness vm test-kube soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean
+.PHONY: test demo unit harness vm test-kube test-telemetry soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean

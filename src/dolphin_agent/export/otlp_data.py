@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from dolphin_agent.snapshot.flows import EPHEMERAL, OTHER
+from dolphin_agent.snapshot.model import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +43,6 @@ FIRST_INDEX = 15
 """The exponential histogram's index of the kernel's bucket 0. At scale 2, index i ends at 2^((i + 1)/4), bucket b at
 2^(4 + b/4). Bucket 0 has what is smaller as well, the last one what is larger: neither has a place of its own there."""
 
-_NANOSECONDS = 1e9
 _NAMES = {
     "ipfamily": "network.type",
     "protocol": "network.transport",
@@ -68,7 +68,7 @@ class _Part(NamedTuple):
 
 def batches(snapshot: Snapshot, resource: Resource, scope: InstrumentationScope) -> Iterator[MetricsData]:
     """All of a snapshot, in requests that a collector takes; made one at a time, so that none waits in memory."""
-    taken = int(snapshot.taken * _NANOSECONDS)
+    taken = nanoseconds(snapshot.taken)
     for parts in _split(snapshot):
         metrics = [_metric(part, taken, snapshot.label_keys) for part in parts]
         found = ResourceMetrics(resource, [ScopeMetrics(scope, metrics, scope.schema_url or "")], resource.schema_url)
@@ -108,7 +108,7 @@ def _metric(part: _Part, taken: int, keys: Mapping[tuple[str, str], str]) -> Met
 
 def _number(point: Point, taken: int, keys: Mapping[tuple[str, str], str]) -> NumberDataPoint:
     labels, value, start = point
-    return NumberDataPoint(attributes(labels, keys), int(start * _NANOSECONDS), taken, value)
+    return NumberDataPoint(attributes(labels, keys), nanoseconds(start), taken, value)
 
 
 def _distribution(
@@ -119,7 +119,7 @@ def _distribution(
     counts = [value.counts.get(bucket, 0) for bucket in range(first, last + 1)]
     return ExponentialHistogramDataPoint(
         attributes=attributes(labels, keys),
-        start_time_unix_nano=int(start * _NANOSECONDS),
+        start_time_unix_nano=nanoseconds(start),
         time_unix_nano=taken,
         count=value.count,
         sum=value.sum,

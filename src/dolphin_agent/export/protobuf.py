@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from dolphin_agent.snapshot.model import nanoseconds
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -58,8 +60,8 @@ def _text(field: int, value: str) -> bytes:
 
 
 def _timestamp(field: int, seconds: float) -> bytes:
-    whole = int(seconds)
-    return _nested(field, _number(1, whole) + _number(2, int((seconds - whole) * 1e9)))
+    whole, rest = divmod(nanoseconds(seconds), 10**9)
+    return _nested(field, _number(1, whole) + _number(2, rest))
 
 
 def encode(snapshot: Snapshot, own: Iterable[OwnMetric]) -> bytes:

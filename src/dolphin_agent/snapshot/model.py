@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 Labels = tuple[tuple[str, str], ...]
 
 
+def nanoseconds(seconds: float) -> int:
+    """A time as both exits write it: whole microseconds, which is what a float of this size tells apart."""
+    return round(seconds * 1e6) * 1000
+
+
 class Point(NamedTuple):
     """One series of a counter at one moment."""
 

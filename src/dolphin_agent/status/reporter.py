@@ -111,6 +111,9 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._checked = False
         self._owner: dict[str, Any] | None = None
+        self._reported: Status | None = None
+        """What was written last, or found to be no news."""
+        self._counted_at = float("-inf")
         self._written: dict[str, Any] = {}
         self._written_at = float("-inf")
         self._lease = Lease(client, namespace, self._own.identity)
@@ -162,8 +165,14 @@ class Reporter:
         if not self._checked:
             refuse_occupied(self._client, self._node, self._own)
             self._checked = True
-        status = status_of(self._own, self._status(), self._counted(), _now(), self._written)
-        if self._written and not self._is_due(status):
+        now = self._status()
+        if now == self._reported and time.monotonic() - self._counted_at < NUMBERS_SECONDS:
+            return
+        # Not before it is needed: counting takes a reading of everything.
+        status = status_of(self._own, now, self._counted(), _now(), self._written)
+        self._counted_at = time.monotonic()
+        if self._written and without_numbers(status) == without_numbers(self._written) and not self._has_moved(status):
+            self._reported = now
             return
         path = f"{NODE_MONITORS}/{quote(self._node)}"
         query = {"fieldManager": MANAGER, "force": "true"}
@@ -180,11 +189,10 @@ class Reporter:
             if fault.status == _NOT_FOUND:
                 self._owner = None  # somebody deleted it
             raise
-        self._written, self._written_at = status, time.monotonic()
+        self._written, self._written_at, self._reported = status, time.monotonic(), now
 
-    def _is_due(self, status: Mapping[str, Any]) -> bool:
-        if without_numbers(status) != without_numbers(self._written):
-            return True
+    def _has_moved(self, status: Mapping[str, Any]) -> bool:
+        """Whether its numbers are worth a write of their own."""
         if time.monotonic() - self._written_at < NUMBERS_SECONDS:
             return False
         return any(abs(status[n] - self._written[n]) > MOVED * self._written[n] for n in ("series", "lost"))
@@ -237,6 +245,7 @@ class _Leader:
         )
         self._folded_at = float("-inf")
         self._done: tuple[object, object] = (None, None)
+        """The nodes and policies that were folded last."""
         for reflector in (self._nodes, self._policies):
             reflector.start()
 
@@ -254,8 +263,8 @@ class _Leader:
         """Write each status that has changed. Raises KubeError."""
         nodes, policies = self._nodes.view, self._policies.view
         now = time.monotonic()
-        seen = (nodes.objects, policies.objects)
-        if not (nodes.synced and policies.synced) or now - self._folded_at < WRITE_SECONDS or seen == self._done:
+        known = nodes.objects is self._done[0] and policies.objects is self._done[1]  # views are made anew
+        if known or not (nodes.synced and policies.synced) or now - self._folded_at < WRITE_SECONDS:
             return
         self._folded_at = now
         for task, policy in policies.objects.items():
@@ -274,7 +283,7 @@ class _Leader:
                 continue
             for event in _events(before, status):
                 self._tell(task, policy["uid"], *event)
-        self._done = seen
+        self._done = (nodes.objects, policies.objects)
 
     def _tell(self, task: str, uid: str, reason: str, note: str) -> None:
         namespace, _, name = task.partition("/")

@@ -14,7 +14,7 @@ from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
 from dolphin_agent.snapshot import buckets
 from dolphin_agent.snapshot.flows import OTHER
-from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Point, Snapshot
+from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
 RTT = BY_NAME["tcpRtt"].metrics[Granularity.FLOW][0]
 PACKETS = BY_NAME["ipReceive"].metrics[Granularity.POD][0]
@@ -45,7 +45,7 @@ def test_attributes():
 
 
 def test_other():
-    assert attributes((*POD, *OTHER), {}) == {
+    assert attributes((*POD, *OTHER.pairs), {}) == {
         "k8s.namespace.name": "default",
         "k8s.pod.name": "web",
         "dolphin.task": "kube-system/p",
@@ -55,7 +55,7 @@ def test_other():
 
 def test_sum():
     """Cumulative, monotonic, with the series' own start and the snapshot's time."""
-    ((metric,),) = made(Snapshot(9.0, (Family(PACKETS, (Point(POD, 2**60, 5.25),)),)))
+    ((metric,),) = made(Snapshot(9.0, (Family(PACKETS, (Point(Labels(POD), 2**60, 5.25),)),)))
     assert (metric.name, metric.description, metric.unit) == (PACKETS.name, PACKETS.help, "{packet}")
     assert metric.data.is_monotonic
     assert metric.data.aggregation_temporality == 2
@@ -69,7 +69,9 @@ def test_sum():
 def test_exponential_histogram_is_the_kernels(counts):
     """Bucket by bucket, on the wire; no minimum and maximum, which nobody knows."""
     value = Distribution(counts, sum=123)
-    data = next(batches(Snapshot(9.0, (Family(RTT, (), (DistributionPoint(POD, value, 5.0),)),)), Resource({}), SCOPE))
+    data = next(
+        batches(Snapshot(9.0, (Family(RTT, (), (DistributionPoint(Labels(POD), value, 5.0),)),)), Resource({}), SCOPE)
+    )
     metric = encode_metrics(data).resource_metrics[0].scope_metrics[0].metrics[0]
     assert metric.unit == "us"
     (point,) = metric.exponential_histogram.data_points
@@ -90,7 +92,7 @@ def test_exponential_histogram_is_the_kernels(counts):
 def test_split(first, second):
     """Requests of a bounded size; every point once, in order."""
     families = tuple(
-        Family(metric, tuple(Point((("pod", f"n/{n}"),), n, 1.0) for n in range(count)))
+        Family(metric, tuple(Point(Labels((("pod", f"n/{n}"),)), n, 1.0) for n in range(count)))
         for metric, count in ((PACKETS, first), (OCTETS, second))
         if count
     )

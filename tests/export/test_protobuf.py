@@ -9,7 +9,7 @@ from dolphin_agent.export.protobuf import encode
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
 from dolphin_agent.snapshot import buckets
-from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Point, Snapshot
+from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 from tests.export.client_model import decode, native_buckets
 
 RTT = BY_NAME["tcpRtt"].metrics[Granularity.FLOW][0]
@@ -19,7 +19,9 @@ PACKETS = BY_NAME["ipReceive"].metrics[Granularity.POD][0]
 def test_counter():
     """Value, labels and the series' own start."""
     labels = (("pod", "default/web"), ("app", 'a"\n\\é' * 1000))
-    (family,) = decode(encode(Snapshot(9.0, (Family(PACKETS, (Point(labels, 2**40, 5.25),)),)), ()))
+    (family,) = decode(
+        encode(Snapshot(9.0, (Family(PACKETS, (Point(Labels(labels[:1]), 2**40, 5.25, Labels(labels[1:])),)),)), ())
+    )
     assert (family.name, family.help, family.type) == (PACKETS.name, PACKETS.help, 0)
     (metric,) = family.metric
     assert tuple((pair.name, pair.value) for pair in metric.label) == labels
@@ -47,7 +49,7 @@ def bounds(histogram):
 def test_native_histogram_is_the_kernels(counts):
     """Bucket by bucket, number for number."""
     value = Distribution(counts, sum=12345)
-    snapshot = Snapshot(9.0, (Family(RTT, (), (DistributionPoint((("pod", "a"),), value, 5.0),)),))
+    snapshot = Snapshot(9.0, (Family(RTT, (), (DistributionPoint(Labels((("pod", "a"),)), value, 5.0),)),))
     (family,) = decode(encode(snapshot, ()))
     histogram = family.metric[0].histogram
     assert family.type == 4

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    from dolphin_agent.snapshot.model import DistributionPoint, Family, Labels, Point, Snapshot
+    from dolphin_agent.snapshot.model import DistributionPoint, Family, Pairs, Point, Snapshot
 
 BATCH = 2000
 """Data points in one request: about 1 MB before compression, and a collector takes 4 MiB by default (gRPC)."""
@@ -52,7 +52,7 @@ _NAMES = {
     "direction": "dolphin.direction",
 }
 _PORTS = {"srcport": "source.port", "dstport": "destination.port"}
-_OTHER = dict(OTHER)
+_OTHER = dict(OTHER.pairs)
 _NOTHING_NEGATIVE = Buckets(offset=0, bucket_counts=[])
 
 Attributes = dict[str, str | int]
@@ -107,19 +107,18 @@ def _metric(part: _Part, taken: int, keys: Mapping[tuple[str, str], str]) -> Met
 
 
 def _number(point: Point, taken: int, keys: Mapping[tuple[str, str], str]) -> NumberDataPoint:
-    labels, value, start = point
-    return NumberDataPoint(attributes(labels, keys), nanoseconds(start), taken, value)
+    return NumberDataPoint(attributes(point.labels, keys), nanoseconds(point.start), taken, point.value)
 
 
 def _distribution(
     point: DistributionPoint, taken: int, keys: Mapping[tuple[str, str], str]
 ) -> ExponentialHistogramDataPoint:
-    labels, value, start = point
+    value = point.value
     first, last = min(value.counts, default=0), max(value.counts, default=-1)
     counts = [value.counts.get(bucket, 0) for bucket in range(first, last + 1)]
     return ExponentialHistogramDataPoint(
-        attributes=attributes(labels, keys),
-        start_time_unix_nano=nanoseconds(start),
+        attributes=attributes(point.labels, keys),
+        start_time_unix_nano=nanoseconds(point.start),
         time_unix_nano=taken,
         count=value.count,
         sum=value.sum,
@@ -134,7 +133,7 @@ def _distribution(
     )
 
 
-def attributes(labels: Labels, keys: Mapping[tuple[str, str], str]) -> Attributes:
+def attributes(labels: Pairs, keys: Mapping[tuple[str, str], str]) -> Attributes:
     """A series' labels under the names of the semantic conventions; `keys` are Snapshot.label_keys."""
     found: Attributes = {}
     task = ""

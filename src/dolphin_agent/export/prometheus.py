@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.model import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +38,9 @@ def encode(snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
         unit = title.rpartition("_")[2]
         if openmetrics and unit in _UNITS:
             lines.append(f"# UNIT {title} {unit}")
-        lines.extend(f"{name}{{{_labels(point.labels)}}} {point.value}" for point in family.points)
-        for labels, value, _ in family.distributions:
-            lines.extend(_histogram(name, _labels(labels), value, ".0" if openmetrics else ""))
+        lines.extend(f"{name}{{{_all(common, flow)}}} {value}" for common, value, _, flow in family.points)
+        for common, samples, _, flow in family.distributions:
+            lines.extend(_histogram(name, _all(common, flow), samples, ".0" if openmetrics else ""))
     lines.append("")
     return "\n".join(lines).encode()
 
@@ -54,5 +55,11 @@ def _histogram(name: str, labels: str, value: Distribution, decimals: str) -> It
     yield f"{name}_count{{{labels}}} {value.count}"
 
 
-def _labels(labels: Labels) -> str:
-    return ",".join([f'{key}="{value.translate(_ESCAPES)}"' for key, value in labels])
+def _all(common: Labels, flow: Labels) -> str:
+    return _text(common) if flow is NONE else f"{_text(common)},{_text(flow)}"
+
+
+def _text(labels: Labels) -> str:
+    if labels.text is None:
+        labels.text = ",".join([f'{key}="{value.translate(_ESCAPES)}"' for key, value in labels.pairs])
+    return labels.text

@@ -7,6 +7,7 @@ it; a message is a few varints.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dolphin_agent.snapshot.model import nanoseconds
@@ -59,11 +60,6 @@ def _text(field: int, value: str) -> bytes:
     return _nested(field, value.encode())
 
 
-def _timestamp(field: int, seconds: float) -> bytes:
-    whole, rest = divmod(nanoseconds(seconds), 10**9)
-    return _nested(field, _number(1, whole) + _number(2, rest))
-
-
 def encode(snapshot: Snapshot, own: Iterable[OwnMetric]) -> bytes:
     """The snapshot's series and the agent's own."""
     return b"".join(_delimited(family) for family in (*_families(snapshot), *_own_families(own)))
@@ -79,18 +75,31 @@ def _families(snapshot: Snapshot) -> Iterator[bytes]:
         head = _text(1, declared.name) + _text(2, declared.help)
         kind = HISTOGRAM if family.distributions else COUNTER
         counters = (
-            _nested(4, _labels(labels) + _nested(3, _double(1, value) + _timestamp(3, start)))
-            for labels, value, start in family.points
+            _nested(4, _kept(common) + _kept(flow) + _nested(3, _double(1, value) + _start(3, start)))
+            for common, value, start, flow in family.points
         )
         histograms = (
-            _nested(4, _labels(labels) + _nested(7, _histogram(value, start)))
-            for labels, value, start in family.distributions
+            _nested(4, _kept(common) + _kept(flow) + _nested(7, _histogram(value, start)))
+            for common, value, start, flow in family.distributions
         )
         yield head + _number(3, kind) + b"".join((*counters, *histograms))
 
 
-def _labels(labels: Labels) -> bytes:
-    return b"".join([_nested(1, _text(1, name) + _text(2, value)) for name, value in labels])
+def _labels(pairs: Iterable[tuple[str, str]]) -> bytes:
+    return b"".join([_nested(1, _text(1, name) + _text(2, value)) for name, value in pairs])
+
+
+def _kept(labels: Labels) -> bytes:
+    if labels.protobuf is None:
+        labels.protobuf = _labels(labels.pairs)
+    return labels.protobuf
+
+
+@lru_cache(maxsize=4096)
+def _start(field: int, seconds: float) -> bytes:
+    """Many series begin together."""
+    whole, rest = divmod(nanoseconds(seconds), 10**9)
+    return _nested(field, _number(1, whole) + _number(2, rest))
 
 
 def _histogram(value: Distribution, start: float) -> bytes:
@@ -118,7 +127,7 @@ def _histogram(value: Distribution, start: float) -> bytes:
     if not spans:
         # A histogram without any span would be taken for a classic one.
         body.append(_nested(12, _number(1, 0) + _number(2, 0)))
-    body.append(_timestamp(15, start))
+    body.append(_start(15, start))
     return b"".join(body)
 
 
@@ -128,7 +137,7 @@ def _own_families(own: Iterable[OwnMetric]) -> Iterator[bytes]:
         field, samples = {COUNTER: 3, GAUGE: 2}.get(kind, 5), []
         for sample in family.samples:
             if not sample.name.endswith("_created"):
-                labels = _labels(tuple(sample.labels.items()))
+                labels = _labels(sample.labels.items())
                 samples.append((sample.name, _nested(4, labels + _nested(field, _double(1, sample.value)))))
         for name in dict.fromkeys(name for name, _ in samples):
             metrics = b"".join(metric for one, metric in samples if one == name)

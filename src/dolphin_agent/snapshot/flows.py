@@ -8,13 +8,13 @@ from struct import iter_unpack
 from typing import TYPE_CHECKING, TypeVar
 
 from dolphin_agent.bpf.layouts import BUCKET_SHIFT, Family, Kind, Record
-from dolphin_agent.snapshot.model import Distribution
+from dolphin_agent.snapshot.model import Distribution, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from dolphin_agent.bpf.flow_tables import DrainedTable
-    from dolphin_agent.snapshot.model import Labels
+    from dolphin_agent.snapshot.model import Pairs
 
 FIELDS: Mapping[Kind, tuple[Record, int]] = {
     Kind.IP_RECEIVE: (Record.RECEIVED, 0),
@@ -28,7 +28,7 @@ FIELDS: Mapping[Kind, tuple[Record, int]] = {
 COUNTED = (Record.RECEIVED, Record.SENT, Record.RETRANSMITTED)
 """The records that hold a Flow."""
 
-OTHER: Labels = tuple((name, "other") for name in ("srcip", "dstip", "srcport", "dstport", "protocol"))
+OTHER = Labels(tuple((name, "other") for name in ("srcip", "dstip", "srcport", "dstport", "protocol")))
 """What could not be kept in detail."""
 
 EPHEMERAL = "ephemeral"
@@ -66,7 +66,7 @@ class Flow:
         self.counts = [0, 0, 0, 0]
         self.start = start
         self.seen = start
-        self.labels: Labels = ()
+        self.labels: Labels | None = None
 
 
 class Rtt:
@@ -79,7 +79,7 @@ class Rtt:
         self.sum = 0
         self.start = start
         self.seen = start
-        self.labels: Labels = ()
+        self.labels: Labels | None = None
 
     def add(self, other: Rtt) -> None:
         """Adds up two."""
@@ -237,7 +237,7 @@ class Books:
         self.size -= book.size
 
 
-def labels_of(key: bytes, family: Family) -> Labels:
+def labels_of(key: bytes, family: Family) -> Pairs:
     """The five labels of a flow, source and destination as in its packets."""
     size = _ADDRESS_BYTES[family]
     protocol = key[0]
@@ -266,9 +266,10 @@ def _address(packed: bytes) -> str:
 R = TypeVar("R", Flow, Rtt)
 
 
-def labelled(records: Mapping[bytes, R], family: Family) -> Iterator[R]:
-    """The records, their labels made: once in a record's life, as it takes longer than all the rest."""
+def labelled(records: Mapping[bytes, R], family: Family) -> Iterator[tuple[R, Labels]]:
+    """The records and their labels, made once in a record's life, as it takes longer than all the rest."""
     for key, record in records.items():
-        if not record.labels:
-            record.labels = labels_of(key, family)
-        yield record
+        labels = record.labels
+        if labels is None:
+            labels = record.labels = Labels(labels_of(key, family))
+        yield record, labels

@@ -17,7 +17,7 @@ from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME, ITEMS, Histogram
 from dolphin_agent.snapshot.flows import FIELDS, OTHER, Book, Books, labelled
-from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Point, Snapshot
+from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dolphin_agent.probes.items import Counter
     from dolphin_agent.probes.plan import Series
     from dolphin_agent.snapshot.flows import Flow, Rtt
-    from dolphin_agent.snapshot.model import Labels
+    from dolphin_agent.snapshot.model import Pairs
 
 FAMILY_LABEL = {IpFamily.IPV4: "ipv4", IpFamily.IPV6: "ipv6"}
 
@@ -60,6 +60,8 @@ class Ledger:
         self._totals: dict[BackendKey, list[int]] = {}
         self._flows: dict[BackendKey, Book] = {}
         self._series: dict[Series, _Baseline] = {}
+        self._labels: dict[Series, dict[Pairs, Labels]] = {}
+        """Series -> what its metrics add to its labels -> all of them, kept from snapshot to snapshot."""
         self._kinds: frozenset[Kind] = frozenset()
 
     @property
@@ -102,6 +104,7 @@ class Ledger:
         self._totals = {key: self._totals.get(key, [0] * WORDS_PER_SLOT) for key in backends}
         self._flows = {key: self._flows.get(key) or Book() for key in backends}
         self._series = {one: self._series.get(one) or self._begin(one, now) for one in wanted}
+        self._labels = {one: self._labels.get(one) or {} for one in wanted}
 
     def _begin(self, series: Series, now: float) -> _Baseline:
         counts = tuple(self._totals[series.backend])
@@ -124,11 +127,10 @@ class Ledger:
         points: dict[str, list[Point]] = {}
         distributions: dict[str, list[DistributionPoint]] = {}
         for series, baseline in self._series.items():
-            common: Labels = (("pod", series.pod), ("task", series.task), *series.labels)
             for metric in BY_NAME[series.item].metrics[series.granularity]:
                 if isinstance(metric, Histogram):
                     if metric.kind in self._kinds:
-                        made = self._distributions(series, baseline, common)
+                        made = self._distributions(series, baseline)
                         distributions.setdefault(metric.name, []).extend(made)
                     continue
                 found = points.setdefault(metric.name, [])
@@ -136,7 +138,7 @@ class Ledger:
                     if kind not in self._kinds:
                         continue
                     for family, label in FAMILY_LABEL.items():
-                        labels = (*common, ("ipfamily", label), *extra)
+                        labels = self._labelled(series, (("ipfamily", label), *extra))
                         found.extend(self._points(series, baseline, metric, kind, family, labels))
         declared = (metric for item in ITEMS for metrics in item.metrics.values() for metric in metrics)
         families = (
@@ -150,6 +152,13 @@ class Ledger:
         }
         return Snapshot(now, tuple(family for family in families if family.points or family.distributions), keys)
 
+    def _labelled(self, series: Series, extra: Pairs) -> Labels:
+        known = self._labels[series]
+        if (labels := known.get(extra)) is None:
+            pairs = (("pod", series.pod), ("task", series.task), *series.labels, *extra)
+            labels = known[extra] = Labels(pairs)
+        return labels
+
     def _points(
         self, series: Series, baseline: _Baseline, metric: Counter, kind: Kind, family: IpFamily, labels: Labels
     ) -> Iterator[Point]:
@@ -160,28 +169,28 @@ class Ledger:
             return
         record, offset = FIELDS[kind]
         number = offset + metric.field
-        for flow in self._counted(series, family, record, offset):
+        for flow, own in self._counted(series, family, record, offset):
             part = flow.counts[number] - baseline.flows.get(id(flow), _NOTHING)[number]
             value -= part
-            yield Point(labels + flow.labels, part, max(flow.start, baseline.start))
-        yield Point(labels + OTHER, value, baseline.start)
+            yield Point(labels, part, max(flow.start, baseline.start), own)
+        yield Point(labels, value, baseline.start, OTHER)
 
-    def _counted(self, series: Series, family: IpFamily, record: Record, offset: int) -> Iterator[Flow]:
+    def _counted(self, series: Series, family: IpFamily, record: Record, offset: int) -> Iterator[tuple[Flow, Labels]]:
         """The flows that have counted packets of this kind."""
-        for flow in labelled(self._flows[series.backend].flows[family, record], family):
+        for flow, own in labelled(self._flows[series.backend].flows[family, record], family):
             if flow.counts[offset] or flow.counts[offset + 1]:
-                yield flow
+                yield flow, own
 
-    def _distributions(self, series: Series, baseline: _Baseline, common: Labels) -> Iterator[DistributionPoint]:
+    def _distributions(self, series: Series, baseline: _Baseline) -> Iterator[DistributionPoint]:
         book = self._flows[series.backend]
         for family, label in FAMILY_LABEL.items():
-            labels: Labels = (*common, ("ipfamily", label))
-            for rtt in labelled(book.rtts[family], family):
+            labels = self._labelled(series, (("ipfamily", label),))
+            for rtt, own in labelled(book.rtts[family], family):
                 value = _less(rtt, baseline.rtts.get(id(rtt), _NO_SAMPLES))
-                yield DistributionPoint(labels + rtt.labels, value, max(rtt.start, baseline.start))
+                yield DistributionPoint(labels, value, max(rtt.start, baseline.start), own)
             other = book.other_rtts.get(family)
             value = _less(other, baseline.rtts.get(id(other), _NO_SAMPLES)) if other else _NO_SAMPLES
-            yield DistributionPoint(labels + OTHER, value, baseline.start)
+            yield DistributionPoint(labels, value, baseline.start, OTHER)
 
 
 def _less(rtt: Rtt, before: Distribution) -> Distribution:

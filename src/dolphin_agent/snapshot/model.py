@@ -10,7 +10,27 @@ if TYPE_CHECKING:
 
     from dolphin_agent.probes.items import Counter, Histogram
 
-Labels = tuple[tuple[str, str], ...]
+Pairs = tuple[tuple[str, str], ...]
+"""(name, value) of each label."""
+
+
+class Labels:
+    """Labels that points share, and the same points of later snapshots.
+
+    Writing them down takes an encoder longer than all the rest of a point: each keeps what it made of them here.
+    """
+
+    __slots__ = ("pairs", "protobuf", "text")
+
+    def __init__(self, pairs: Pairs = ()) -> None:
+        self.pairs = pairs
+        self.text: str | None = None
+        """Of export/prometheus.py."""
+        self.protobuf: bytes | None = None
+        """Of export/protobuf.py."""
+
+
+NONE = Labels()
 
 
 def nanoseconds(seconds: float) -> int:
@@ -21,10 +41,18 @@ def nanoseconds(seconds: float) -> int:
 class Point(NamedTuple):
     """One series of a counter at one moment."""
 
-    labels: Labels
+    common: Labels
+    """Those of the pod, task and metric."""
     value: int
     start: float
     """When it began at zero, in seconds since the epoch."""
+    flow: Labels = NONE
+    """Those of the flow, if it is one's."""
+
+    @property
+    def labels(self) -> Pairs:
+        """All of them."""
+        return self.common.pairs + self.flow.pairs
 
 
 @dataclass(frozen=True)
@@ -42,11 +70,17 @@ class Distribution:
 
 
 class DistributionPoint(NamedTuple):
-    """One series of a histogram at one moment."""
+    """One series of a histogram at one moment; labels and start as those of a Point."""
 
-    labels: Labels
+    common: Labels
     value: Distribution
     start: float
+    flow: Labels = NONE
+
+    @property
+    def labels(self) -> Pairs:
+        """All of them."""
+        return self.common.pairs + self.flow.pairs
 
 
 @dataclass(frozen=True)

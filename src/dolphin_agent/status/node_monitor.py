@@ -53,8 +53,8 @@ def numbers(snapshot: Snapshot, lost: Mapping[tuple[str, str], int]) -> Numbers:
     """Count the series of each task."""
     series: Counter[str] = Counter()
     for family in snapshot.families:
-        for labels in (*(one.labels for one in family.points), *(one.labels for one in family.distributions)):
-            series[dict(labels)["task"]] += 1
+        for common in (*(one.common for one in family.points), *(one.common for one in family.distributions)):
+            series[dict(common.pairs)["task"]] += 1
     return Numbers(series, sum(lost.values()))
 
 

@@ -259,6 +259,8 @@ def test_push_in_trouble(mode: Answer | Fault, pods: Pair, start_agent: Callable
     moved = pods.b.counters() - before
     expected = moved.ip_receive_packets("ipv4") + moved.ip_receive_packets("ipv6")
     assert agent.rss() - settled < 12 << 20
+    if not isinstance(mode, Answer) or mode.status >= 400:
+        assert agent.value("dolphin_agent_otlp_pushes_total", result="failed") >= 1
     assert agent.log.count("\n") - lines <= 2, agent.log
     count = len(faulty.received)
     faulty.set(OK)

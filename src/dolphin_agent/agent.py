@@ -293,6 +293,7 @@ class Agent:
             drain_seconds=self._drain_seconds,
             map_bytes=self._engine.map_bytes,
             watch_ages=self._source.ages,
+            pushes=self._otlp.pushes if self._otlp else {},
         )
         with self._lock:
             self._reading = Reading(snapshot, vitals, began)

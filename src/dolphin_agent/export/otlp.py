@@ -130,6 +130,11 @@ class OtlpPush:
         self.counts = Counts()
         quieten()
 
+    @property
+    def pushes(self) -> dict[str, int]:
+        """How many were taken as a whole, and how many not."""
+        return {"exported": self.counts.exported, "failed": self.counts.failed}
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()

@@ -43,6 +43,8 @@ class Vitals:
     """Kernel memory of the counters."""
     watch_ages: Mapping[str, float] = field(default_factory=dict)
     """Kind -> seconds since the API server showed that what is known of it is current."""
+    pushes: Mapping[str, int] = field(default_factory=dict)
+    """`exported` and `failed` -> OTLP pushes since the agent started; empty where nobody asked for any."""
 
 
 class OwnMetrics:
@@ -68,6 +70,9 @@ class OwnMetrics:
         def ages(_: CallbackOptions) -> Iterable[Observation]:
             return [Observation(age, {"kind": kind}) for kind, age in vitals().watch_ages.items()]
 
+        def pushes(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(n, {"result": result}) for result, n in vitals().pushes.items()]
+
         def build(_: CallbackOptions) -> Iterable[Observation]:
             return [Observation(1, {"version": version("dolphin-agent"), "kernel": platform.release()})]
 
@@ -75,6 +80,9 @@ class OwnMetrics:
             "dolphin_agent_lost_events", [lost], description="Events that an item's numbers may lack, at most."
         )
         meter.create_observable_gauge("dolphin_agent_hook_attached", [hooks], description="BPF programs attached.")
+        meter.create_observable_counter(
+            "dolphin_agent_otlp_pushes", [pushes], description="OTLP pushes, by whether all of them was taken."
+        )
         meter.create_observable_gauge(
             "dolphin_agent_watch_age_seconds",
             [ages],

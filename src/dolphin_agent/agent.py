@@ -21,7 +21,6 @@ import structlog
 
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
-from dolphin_agent.cluster import Cluster
 from dolphin_agent.desired import Desired
 from dolphin_agent.errors import BpfError, DolphinError, KubeError
 from dolphin_agent.export import prometheus, protobuf
@@ -29,9 +28,6 @@ from dolphin_agent.export.http import Endpoint, Request, Response
 from dolphin_agent.export.negotiation import Format, choose, gzip, takes_gzip
 from dolphin_agent.export.otlp import OtlpPush, make_exporter, make_resource, wanted
 from dolphin_agent.export.own import OwnMetrics, Vitals
-from dolphin_agent.kube.access import from_kubeconfig, in_cluster
-from dolphin_agent.kube.access import namespace as own_namespace
-from dolphin_agent.kube.client import Client
 from dolphin_agent.policy.vocabulary import NAMESPACE
 from dolphin_agent.probes.engine import Engine
 from dolphin_agent.probes.ladder import RETRY_SECONDS
@@ -41,12 +37,12 @@ from dolphin_agent.snapshot.model import Snapshot
 from dolphin_agent.standalone import Standalone
 from dolphin_agent.status.describe import Status, describe
 from dolphin_agent.status.node_monitor import Numbers, numbers
-from dolphin_agent.status.reporter import Reporter, identity, refuse_occupied
 
 if TYPE_CHECKING:
     from dolphin_agent.config import Config
     from dolphin_agent.desired import Source
     from dolphin_agent.pods.backend import Backend
+    from dolphin_agent.status.reporter import Reporter
 
 SHARED_SECONDS = 0.5
 """Scrapes closer together than this share one reading; a scrape may be at most 1 s old."""
@@ -137,6 +133,12 @@ class Agent:
             assert config.pods is not None  # noqa: S101
             return Standalone(config.policies, config.pods, self._queue.put)
         assert config.node_name is not None  # noqa: S101
+        # Imported here: where there is no Kubernetes, what speaks to it would take 6 MiB for nothing.
+        from dolphin_agent.cluster import Cluster  # noqa: PLC0415
+        from dolphin_agent.kube.access import from_kubeconfig, in_cluster, namespace  # noqa: PLC0415
+        from dolphin_agent.kube.client import Client  # noqa: PLC0415
+        from dolphin_agent.status.reporter import Reporter, identity, refuse_occupied  # noqa: PLC0415
+
         access = from_kubeconfig(config.kubeconfig) if config.kubeconfig else in_cluster()
         client = Client(access)
         try:
@@ -146,7 +148,7 @@ class Agent:
         self._reporter = Reporter(
             client,
             config.node_name,
-            own_namespace() or NAMESPACE,
+            namespace() or NAMESPACE,
             self._present_status,
             self._count,
             lambda fault: self._queue.put(_Stop(fault)),

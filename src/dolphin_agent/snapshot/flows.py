@@ -263,6 +263,22 @@ def _address(packed: bytes) -> str:
     return str(ipaddress.ip_address(packed))
 
 
+class FlowLabels(Labels):
+    """A flow's labels, made of its key whenever they are asked for: kept, they would take ten times its size."""
+
+    __slots__ = ("_family", "_key")
+
+    def __init__(self, key: bytes, family: Family) -> None:
+        super().__init__()
+        self._key = key
+        self._family = family
+
+    @property
+    def pairs(self) -> Pairs:
+        """The five, source and destination as in its packets."""
+        return labels_of(self._key, self._family)
+
+
 R = TypeVar("R", Flow, Rtt)
 
 
@@ -271,5 +287,5 @@ def labelled(records: Mapping[bytes, R], family: Family) -> Iterator[tuple[R, La
     for key, record in records.items():
         labels = record.labels
         if labels is None:
-            labels = record.labels = Labels(labels_of(key, family))
+            labels = record.labels = FlowLabels(key, family)
         yield record, labels

@@ -20,14 +20,19 @@ class Labels:
     Writing them down takes an encoder longer than all the rest of a point: each keeps what it made of them here.
     """
 
-    __slots__ = ("pairs", "protobuf", "text")
+    __slots__ = ("_pairs", "protobuf", "text")
 
     def __init__(self, pairs: Pairs = ()) -> None:
-        self.pairs = pairs
+        self._pairs = pairs
         self.text: str | None = None
         """Of export/prometheus.py."""
         self.protobuf: bytes | None = None
         """Of export/protobuf.py."""
+
+    @property
+    def pairs(self) -> Pairs:
+        """Name and value of each."""
+        return self._pairs
 
 
 NONE = Labels()

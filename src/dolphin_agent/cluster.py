@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dolphin_agent.desired import Desired, Rejected
+from dolphin_agent.desired import Desired
 from dolphin_agent.frozen import FrozenMap
 from dolphin_agent.kube.reflector import Reflector, Resource
 from dolphin_agent.pods.objects import read_pod
@@ -103,14 +103,14 @@ class Cluster:
         self._policies.take(items.objects)
         looked = time.monotonic()
         backends, unmonitored = self._resolver.resolve(pods.objects.values())
-        rejected = {task: Rejected(r.generation, r.reason) for task, r in self._policies.refusals.items()}
+        rejected = FrozenMap(self._policies.refusals)
         watching = (view.problem for view in (pods, items) if view.problem)
         refused = (f"{task}: {one.reason}" for task, one in rejected.items())
         return Desired(
             tuple(self._policies.policies.values()),
             backends,
             (*watching, *refused),
-            FrozenMap(rejected),
+            rejected,
             unmonitored,
             looked,
         )

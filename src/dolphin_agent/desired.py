@@ -12,16 +12,7 @@ if TYPE_CHECKING:
 
     from dolphin_agent.pods.backend import Backend, Unmonitored
     from dolphin_agent.policy.model import MonitorPolicy
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A policy that the API server has and the agent cannot take as it is."""
-
-    generation: int
-    """Of the form that is refused."""
-    reason: str
-    """One line."""
+    from dolphin_agent.policy.objects import Refusal
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class Desired:
     backends: tuple[Backend, ...] = ()
     problems: tuple[str, ...] = ()
     """One line each: what is wrong, and what is done meanwhile."""
-    rejected: Mapping[str, Rejected] = field(default_factory=FrozenMap)
+    rejected: Mapping[str, Refusal] = field(default_factory=FrozenMap)
     """Task -> why its present form does not run; an earlier one may."""
     unmonitored: tuple[Unmonitored, ...] = ()
     """Pods that are none, and why."""

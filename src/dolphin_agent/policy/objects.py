@@ -35,7 +35,9 @@ class Refusal:
     """Why an object does not run as it is."""
 
     generation: int
+    """Of the form that is refused; an earlier one may run."""
     reason: str
+    """One line."""
 
 
 @dataclass

@@ -40,8 +40,8 @@ from dolphin_agent.status.node_monitor import Numbers, numbers
 
 if TYPE_CHECKING:
     from dolphin_agent.config import Config
-    from dolphin_agent.desired import Source
     from dolphin_agent.pods.backend import Backend
+    from dolphin_agent.source import Source
     from dolphin_agent.status.reporter import Reporter
 
 SHARED_SECONDS = 0.5

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
-
-import structlog
 
 from dolphin_agent.desired import Desired
 from dolphin_agent.frozen import FrozenMap
@@ -15,6 +12,7 @@ from dolphin_agent.pods.objects import read_pod
 from dolphin_agent.pods.processes import ProcessResolver
 from dolphin_agent.policy.objects import PolicyObjects, pick_policy
 from dolphin_agent.policy.vocabulary import NAMESPACE
+from dolphin_agent.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,19 +21,11 @@ if TYPE_CHECKING:
     from dolphin_agent.kube.client import Client
     from dolphin_agent.pods.model import Pod
 
-POLL_SECONDS = 0.5
-"""A pod must be counted within 1 s of its sandbox' coming into being, and no event says when it does."""
-
-COALESCE_SECONDS = 0.05
-"""Events that come closer together are taken as one change."""
-
 CRDS = "; the CustomResourceDefinitions are missing: kubectl apply -f helm/dolphin-agent/crds"
 
 MONITOR_POLICIES = Resource(
     "monitorpolicies", f"/apis/crd.dolphin.io/v1/namespaces/{NAMESPACE}/monitorpolicies", absent=CRDS
 )
-
-log = structlog.get_logger()
 
 
 def pods_on(node: str) -> Resource:
@@ -43,43 +33,31 @@ def pods_on(node: str) -> Resource:
     return Resource("pods", "/api/v1/pods", FrozenMap({"fieldSelector": f"spec.nodeName={node}"}))
 
 
-class Cluster:
+class Cluster(Source):
     """Follows one node's pods and all policies.
 
     Raises ConfigError when the node's processes cannot be looked at.
     """
 
     def __init__(self, client: Client, node: str, proc_root: Path, publish: Callable[[Desired], None]) -> None:
+        super().__init__(publish)
         self._resolver = ProcessResolver(proc_root)
-        self._wake = threading.Event()
         self._pods: Reflector[Pod] = Reflector(client, pods_on(node), read_pod, self._wake.set)
         self._items: Reflector[dict[str, Any]] = Reflector(client, MONITOR_POLICIES, pick_policy, self._wake.set)
         self._policies = PolicyObjects()
-        self._publish = publish
-        self._published: Desired | None = None
-        self._forced = False
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
         """Begins to follow; the first state is published once both kinds are known."""
         for reflector in (self._pods, self._items):
             reflector.start()
-        self._thread.start()
+        super().start()
 
     def stop(self) -> None:
         """Ends the threads."""
         for reflector in (self._pods, self._items):
             reflector.stop()
-        self._ended = True
-        self._wake.set()
-        self._thread.join()
+        super().stop()
         self._resolver.close()
-
-    def look(self) -> None:
-        """Looks at the pods' namespaces at once and publishes, even what is not new."""
-        self._forced = True
-        self._wake.set()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -114,18 +92,3 @@ class Cluster:
             unmonitored,
             looked,
         )
-
-    def _run(self) -> None:
-        while not self._ended:
-            forced, self._forced = self._forced, False
-            try:
-                desired = self.poll()
-            except Exception:  # a fault in one reading must not end all later ones
-                log.exception("putting policies and pods together failed")
-            else:
-                if desired and (forced or desired != self._published):
-                    self._publish(desired)
-                    self._published = desired
-            if self._wake.wait(POLL_SECONDS) and not self._ended:
-                time.sleep(COALESCE_SECONDS)
-            self._wake.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dolphin_agent.frozen import FrozenMap
 
@@ -29,24 +29,3 @@ class Desired:
     """Pods that are none, and why."""
     looked: float = field(default=0.0, compare=False)
     """Monotonic seconds: the backends' namespaces were theirs at this time or later."""
-
-
-class Source(Protocol):
-    """Where Desired comes from; publishes from a thread of its own."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End."""
-
-    def look(self) -> None:
-        """Look at the pods' namespaces at once and publish, even what is not new."""
-
-    @property
-    def waiting(self) -> tuple[str, ...]:
-        """What it is waiting for, one line each, until it first publishes."""
-
-    @property
-    def ages(self) -> Mapping[str, float]:
-        """Kind -> seconds since it was known to be current; of what is watched from afar."""

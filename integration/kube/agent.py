@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dolphin_agent.kube.access import SERVICE_ACCOUNT
@@ -14,7 +15,6 @@ from integration.lib.agent import COMMAND, Agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 
 class ClusterAgent(Agent):
@@ -33,6 +33,21 @@ class ClusterAgent(Agent):
         """Task -> pods that it selects."""
         found: dict[str, int] = self.status()["tasks"]
         return found
+
+    def watch_problems(self) -> list[str]:
+        """What /readyz says of the API server."""
+        return [line for line in self.status()["problems"] if line.startswith(("pods:", "monitorpolicies:", "status:"))]
+
+    def is_up(self) -> bool:
+        """Whether it answers."""
+        with suppress(OSError):
+            return self.get("/healthz")[0] == 200
+        return False
+
+    def process_seconds(self) -> float:
+        """Its processor time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)

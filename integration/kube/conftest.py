@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import pytest
-import yaml
 
-from integration.kube import binaries
+from integration.kube import chart
 from integration.kube.agent import ClusterAgent, InCluster, cluster_agent
+from integration.kube.chart import NODE_MONITORS, POLICIES, agent_kubeconfig
 from integration.kube.control_plane import ControlPlane
+from integration.kube.counted import Watched, wait_counted
+from integration.kube.proxy import Proxy
 from integration.kube.sandbox import CONTAINERD, Layout, Sandbox, sandbox
 from integration.lib import bpf
 from integration.lib.manifests import policy
@@ -22,27 +22,20 @@ from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from integration.kube.api import Api, Object
 
-CHART = Path(__file__).parents[2] / "helm" / "dolphin-agent"
-POLICIES = "/apis/crd.dolphin.io/v1/namespaces/kube-system/monitorpolicies"
-NODE_MONITORS = "/apis/crd.dolphin.io/v1/nodemonitors"
 DETACH_SECONDS = 10
 _NUMBERS = itertools.count()
 
 
-def install_crds(control_plane: ControlPlane) -> None:
-    """Install the chart's CRDs and wait until they are served."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(CHART / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CHART / "crds"))
-
-
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """One for all tests, with the CRDs."""
+    """One for all tests, with the chart's CRDs and rights."""
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as made:
-        install_crds(made)
+        chart.install_crds(made)
+        chart.install_rights(made)
         yield made
 
 
@@ -128,38 +121,6 @@ def run_pod(api: Api, node: str, namespace: str) -> Iterator[RunPod]:
         yield run
 
 
-AGENT_NAMESPACE = "dolphin-system"
-"""Where the chart is installed."""
-
-
-@pytest.fixture
-def chart_roles(control_plane: ControlPlane, api: Api) -> Iterator[list[Object]]:
-    """The chart's ServiceAccount and rights, installed."""
-    api.create_namespace(AGENT_NAMESPACE)
-    text = render_chart("rbac.yaml", AGENT_NAMESPACE)
-    control_plane.kubectl("apply", "-f", "-", stdin=text)
-    for namespace in (AGENT_NAMESPACE, "kube-system"):
-        api.delete(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/dolphin-agent")
-    yield [item for item in yaml.safe_load_all(text) if item]
-    control_plane.kubectl("delete", "-f", "-", stdin=text)
-
-
-@pytest.fixture
-def agent_token(control_plane: ControlPlane, chart_roles: object) -> str:  # noqa: ARG001 - must come first
-    """A token of the chart's ServiceAccount."""
-    return control_plane.token(AGENT_NAMESPACE, "dolphin-agent")
-
-
-def render_chart(template: str, namespace: str = "kube-system") -> str:
-    """Render one template of the chart."""
-    version = ["--kube-version", binaries.KUBERNETES]  # its own is what it was linked with
-    command = [str(binaries.find("helm")), "template", "dolphin-agent", str(CHART), "-n", namespace, *version]
-    done = subprocess.run(
-        [*command, "-s", f"templates/{template}"], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout
-
-
 class StartAgent(Protocol):
     """Starts an agent of the test's node, until the test ends."""
 
@@ -177,7 +138,7 @@ class StartAgent(Protocol):
 
 @pytest.fixture
 def start_agent(control_plane: ControlPlane, node: str, tmp_path: Path) -> Iterator[StartAgent]:
-    """Start agents with all rights; afterwards nothing of them is left in the kernel."""
+    """Start agents with the chart's rights; afterwards nothing of them is left in the kernel."""
     before = bpf.program_ids()
     ports = itertools.count(10001)
     with ExitStack() as stack:
@@ -190,8 +151,11 @@ def start_agent(control_plane: ControlPlane, node: str, tmp_path: Path) -> Itera
             env: dict[str, str] | None = None,
             within: Sequence[str] = (),
         ) -> ClusterAgent:
-            config = kubeconfig or control_plane.kubeconfig(tmp_path / "admin.kubeconfig")
-            access = InCluster(in_cluster, control_plane.port) if in_cluster else config
+            access: Path | InCluster
+            if in_cluster:
+                access = InCluster(in_cluster, control_plane.port)
+            else:
+                access = kubeconfig or agent_kubeconfig(control_plane, tmp_path / "agent.kubeconfig")
             made = stack.enter_context(
                 cluster_agent(access, tmp_path, node=node, port=next(ports), options=options, env=env, within=within)
             )
@@ -201,3 +165,27 @@ def start_agent(control_plane: ControlPlane, node: str, tmp_path: Path) -> Itera
 
         yield start
     wait_until(lambda: bpf.program_ids() <= before, deadline=DETACH_SECONDS, what="the agent's programs are gone")
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[Proxy]:
+    """A proxy in front of the API server."""
+    with Proxy(control_plane.port) as made:
+        yield made
+
+
+@pytest.fixture
+def agent(control_plane: ControlPlane, proxy: Proxy, start_agent: StartAgent, tmp_path: Path) -> ClusterAgent:
+    """An agent behind the proxy."""
+    return start_agent(kubeconfig=agent_kubeconfig(control_plane, tmp_path / "proxied", server=proxy.server))
+
+
+@pytest.fixture
+def watched(agent: ClusterAgent, run_pod: RunPod, policies: Policies, namespace: str) -> Watched:
+    """A pod under policy `steady`."""
+    policies.apply("steady")
+    web = run_pod("web", labels={"app": "web"})
+    wait_counted(agent, namespace, "web")
+    made = Watched(agent, web, namespace)
+    made.talk()
+    return made

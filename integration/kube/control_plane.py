@@ -156,12 +156,12 @@ class ControlPlane:
         file.write_text(yaml.safe_dump(content))
         return file
 
-    def service_account_files(self, name: str) -> Path:
-        """Return a directory as the kubelet mounts it into pods, still without a token."""
+    def service_account_files(self, name: str, namespace: str) -> Path:
+        """Return a directory as the kubelet mounts it into pods of a namespace, still without a token."""
         directory = self.work / f"serviceaccount-{name}"
         directory.mkdir(exist_ok=True)
         (directory / "ca.crt").write_bytes(self.ca.read_bytes())
-        (directory / "namespace").write_text("default")
+        (directory / "namespace").write_text(namespace)
         return directory
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:

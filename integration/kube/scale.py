@@ -20,7 +20,7 @@ from dolphin_agent.policy.vocabulary import ITEMS, MAX_TASKS
 from dolphin_agent.status.describe import ItemStatus, Status, TaskStatus
 from dolphin_agent.status.node_monitor import AgentIdentity, Numbers, status_of
 from integration.kube.agent import cluster_agent
-from integration.kube.conftest import NODE_MONITORS, POLICIES, install_crds
+from integration.kube.chart import NODE_MONITORS, POLICIES, agent_kubeconfig, install_crds, install_rights
 from integration.kube.control_plane import ControlPlane
 from integration.lib.manifests import policy
 from integration.lib.wait import wait_until
@@ -85,11 +85,10 @@ def show(title: str, before: dict[tuple[str, str], int], after: dict[tuple[str, 
 def measure(control_plane: ControlPlane, work: Path, nodes: int) -> None:
     """Do it all."""
     api = control_plane.api
-    api.create_namespace("kube-system")
     api.create_node(NODE)
     for number in range(MAX_TASKS):
         api.apply(f"{POLICIES}/policy-{number}", policy(f"policy-{number}", ["ipReceive"], labels={"no": "pod"}))
-    config = control_plane.kubeconfig(work / "kubeconfig")
+    config = agent_kubeconfig(control_plane, work / "kubeconfig")
     with cluster_agent(config, work, node=NODE) as agent:
         agent.wait_ready(30)
         wait_until(lambda: totals(api) == {1}, deadline=60, what="the agent leads", interval=1)
@@ -150,6 +149,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ControlPlane(Path(directory)) as control_plane:
         install_crds(control_plane)
+        install_rights(control_plane)
         measure(control_plane, Path(directory), arguments.nodes)
     return 0
 

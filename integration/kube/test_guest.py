@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from integration.kube.chart import agent_kubeconfig
 from integration.kube.control_plane import GUEST_ADDRESS
 from integration.kube.guest import API_SERVER, PORT, Task
 
@@ -25,9 +26,9 @@ TIMEOUT = 600
 KERNELS = os.environ.get("KUBE_KERNELS", "6.12").split()
 
 
-def guest_kubeconfig(control_plane: ControlPlane, token: str, work: Path) -> str:
+def guest_kubeconfig(control_plane: ControlPlane, work: Path) -> str:
     """One without files: the guest sees none of this machine's."""
-    text = control_plane.kubeconfig(work / "guest", token=token, server=f"https://{API_SERVER}:{PORT}").read_text()
+    text = agent_kubeconfig(control_plane, work / "guest", server=f"https://{API_SERVER}:{PORT}").read_text()
     config = yaml.safe_load(text)
     cluster = config["clusters"][0]["cluster"]
     del cluster["certificate-authority"]
@@ -43,7 +44,6 @@ def test_end_to_end(
     node: str,
     namespace: str,
     policies: Policies,
-    agent_token: str,
     tmp_path: Path,
 ) -> None:
     """With the chart's rights: pods found by their processes, all items equal to the kernel's counters."""
@@ -53,7 +53,7 @@ def test_end_to_end(
         name: api.create_pod(namespace, name, node=node)["metadata"]["uid"] for name in ("client", "server", "late")
     }
     api.create_pod(namespace, "host", node=node, hostNetwork=True)
-    task = Task(guest_kubeconfig(control_plane, agent_token, tmp_path), node, namespace, uids)
+    task = Task(guest_kubeconfig(control_plane, tmp_path), node, namespace, uids)
 
     def answer(what: str) -> None:
         if what == "second policy":

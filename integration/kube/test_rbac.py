@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from integration.kube.conftest import AGENT_NAMESPACE, CHART, NODE_MONITORS
-from integration.kube.test_pods import wait_counted
-from integration.kube.test_status import WRITTEN, conditions
+from integration.kube import chart
+from integration.kube.chart import AGENT_NAMESPACE, CHART, NODE_MONITORS, agent_token
+from integration.kube.counted import wait_counted
+from integration.kube.test_status import LEASES, WRITTEN, conditions
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from integration.kube.agent import ClusterAgent
@@ -33,11 +35,11 @@ def rights() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def files(control_plane: ControlPlane, agent_token: str) -> Path:
-    """What the agent's pod finds in its place."""
-    found = control_plane.service_account_files("dolphin-agent")
-    (found / "namespace").write_text(AGENT_NAMESPACE)
-    (found / "token").write_text(agent_token)
+def files(control_plane: ControlPlane, api: Api) -> Path:
+    """What the agent's pod finds in its place; nobody holds the Lease."""
+    api.delete(f"{LEASES}/dolphin-agent")
+    found = control_plane.service_account_files("dolphin-agent", AGENT_NAMESPACE)
+    (found / "token").write_text(agent_token(control_plane))
     return found
 
 
@@ -57,20 +59,21 @@ def test_enough(
     assert "forbidden" not in agent.problems()
 
 
+@pytest.fixture
+def missing(resource: str, verb: str, control_plane: ControlPlane) -> Iterator[None]:
+    """The chart's rights, but for one."""
+    changed = [without(item, resource, verb) for item in chart.rights() if item["kind"] in ROLES]
+    control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(changed))
+    yield
+    chart.install_rights(control_plane)
+
+
 @pytest.mark.parametrize(("resource", "verb"), rights(), ids=" ".join)
+@pytest.mark.usefixtures("missing")
 def test_none_is_spare(
-    resource: str,
-    verb: str,
-    control_plane: ControlPlane,
-    chart_roles: list[dict[str, Any]],
-    files: Path,
-    start_agent: StartAgent,
-    run_pod: RunPod,
-    policies: Policies,
+    resource: str, verb: str, files: Path, start_agent: StartAgent, run_pod: RunPod, policies: Policies
 ) -> None:
     """Without it, the agent names it and the remedy, and stays up."""
-    changed = [without(item, resource, verb) for item in chart_roles if item["kind"] in ROLES]
-    control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(changed))
     policies.apply("p")
     run_pod("web")
     agent = start_agent(in_cluster=files, wait_ready=False)

@@ -11,8 +11,8 @@ from dolphin_agent.kube.access import Access
 from dolphin_agent.kube.client import Client
 from dolphin_agent.status import lease
 from dolphin_agent.status.lease import Lease
-from integration.kube.conftest import NODE_MONITORS, POLICIES
-from integration.kube.test_pods import wait_counted
+from integration.kube.chart import NODE_MONITORS, POLICIES, agent_token
+from integration.kube.counted import wait_counted
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
@@ -159,9 +159,9 @@ def test_leader_gives_up_the_lease(api: Api, start_agent: StartAgent) -> None:
 
 
 def client(control_plane: ControlPlane) -> Client:
-    """The agent's own client, with all rights."""
-    certificate = (str(control_plane.work / "admin.crt"), str(control_plane.work / "admin.key"))
-    return Client(Access(control_plane.server, lambda: None, str(control_plane.ca), certificate))
+    """The agent's own client, with the chart's rights."""
+    token = agent_token(control_plane)
+    return Client(Access(control_plane.server, lambda: token, str(control_plane.ca)))
 
 
 def test_lease_whatever_the_clocks_say(control_plane: ControlPlane, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

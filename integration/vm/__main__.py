@@ -37,7 +37,12 @@ async def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "prepare":
         return _prepare(arguments)
     machine = boot.Machine(
-        arguments.cpus, arguments.memory, tuple(arguments.append), arguments.counted, arguments.forward
+        arguments.cpus,
+        arguments.memory,
+        tuple(arguments.append),
+        counted=arguments.counted,
+        forward=arguments.forward,
+        tap=arguments.tap,
     )
     if arguments.command == "run":
         return await _run_one(arguments, machine)
@@ -56,7 +61,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 async def _run_one(arguments: argparse.Namespace, machine: boot.Machine) -> int:
     cached = kernels.prepare(kernels.find(arguments.kernel))
-    job = boot.Job(arguments.argv, timeout=arguments.timeout, out=arguments.out)
+    job = boot.Job(arguments.argv, timeout=arguments.timeout, out=arguments.out, keep=tuple(arguments.keep))
     return await boot.run(cached, job, machine, write_through)
 
 
@@ -74,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--append", action="append", default=[], metavar="PARAMETER", help="kernel parameter")
     forwarded = "an address by which the guest reaches a port of this machine's loopback"
     machine.add_argument("--forward", default="", metavar="ADDRESS:PORT:LOCAL", help=forwarded)
+    machine.add_argument("--tap", default="", metavar="DEVICE", help="a tap device as the guest's network device")
     machine.add_argument("--counted", action="store_true", help="repeatable time: 1 instruction takes 1 ns")
 
     parser = argparse.ArgumentParser(prog="python -m integration.vm", description=__doc__)
@@ -86,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--kernel", required=True, help=f"one of {known}")
     run.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds until it is killed (300)")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the guest's $DOLPHIN_VM_OUT is copied to")
+    kept = "a directory below /tmp, /run or /var/tmp that the guest is to see"
+    run.add_argument("--keep", action="append", default=[], type=Path, metavar="DIR", help=kept)
     run.add_argument("argv", nargs="+", metavar="CMD", help="the command and its arguments, after --")
 
     pytest = commands.add_parser("pytest", parents=[machine], help="run the tests in a guest per kernel")

@@ -69,6 +69,8 @@ class Machine:
     forward: str = ""
     """`ADDRESS:PORT:LOCAL`: a network device, by which the guest reaches a port of the machine's loopback as an address
     in 10.0.2.0/24, and nothing else. Empty: none."""
+    tap: str = ""
+    """A tap device of the network namespace that QEMU runs in, as the guest's network device. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Job:
     """Added to the guest's own small environment."""
     out: Path | None = None
     """Directory on the machine to which everything in the guest's `DOLPHIN_VM_OUT` is copied."""
+    keep: tuple[Path, ...] = ()
+    """More directories of the machine that the guest is to see where its own /tmp, /run and /var/tmp hide them."""
 
 
 async def run(kernel: kernels.CachedKernel, job: Job, machine: Machine, print_output: Callable[[bytes], object]) -> int:
@@ -146,7 +150,7 @@ def _fill_exchange(exchange: Path, kernel: kernels.CachedKernel, job: Job) -> No
     """Write what init.sh and guest.sh read into the directory that the guest shares with the machine."""
     out = exchange / "out"
     out.mkdir(parents=True)
-    kept = (PROJECT, job.cwd, kernel.directory, Path(sys.prefix), Path(sys.base_prefix))
+    kept = (PROJECT, job.cwd, kernel.directory, Path(sys.prefix), Path(sys.base_prefix), *job.keep)
     (exchange / "keep").write_text("".join(f"{path.resolve()}\n" for path in dict.fromkeys(kept)))
     settings = {
         "guest_script": Path(__file__).with_name("guest.sh").resolve(),
@@ -186,14 +190,17 @@ def _qemu(kernel: kernels.CachedKernel, machine: Machine, work: Path) -> list[st
         *("-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
         *("-fsdev", f"local,id=exchange,path={work / 'exchange'},security_model=none"),
         *("-device", "virtio-9p-pci,fsdev=exchange,mount_tag=exchange"),
-        *_network(machine.forward),
+        *_network(machine),
     ]
 
 
-def _network(forward: str) -> list[str]:
-    if not forward:
+def _network(machine: Machine) -> list[str]:
+    if machine.tap:
+        device = f"tap,id=net,ifname={machine.tap},script=no,downscript=no"
+        return ["-netdev", device, "-device", "virtio-net-pci,netdev=net"]
+    if not machine.forward:
         return []
-    address, port, local = forward.split(":")
+    address, port, local = machine.forward.split(":")
     # A process for each connection: QEMU's own forwarding takes one connection in all.
     command = f"{tools.find('busybox')} nc 127.0.0.1 {local}"
     return [

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.lib import cache
 from integration.vm import tools
 from integration.vm.errors import HarnessError
-from integration.vm.kernels import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 OLDEST = (1, 21)
 """The oldest Go that fetches the version which a module asks for by itself."""
@@ -78,13 +75,13 @@ def once(kind: str, name: str, binaries: Sequence[str], build: Callable[[Go, Pat
 
     `build` gets a Go in an empty directory and the directory to write the binaries to. Raises HarnessError.
     """
-    target = cache_root().with_name(kind) / name
-    with _locked(target):
-        if not all((target / binary).exists() for binary in binaries):
-            shutil.rmtree(target, ignore_errors=True)
-            print(f"building {name} ({' '.join(binaries)}), which takes minutes", file=sys.stderr, flush=True)
-            _build(target, build)
-    return target
+
+    def make(work: Path, made: Path) -> None:
+        source = work / "source"
+        source.mkdir()
+        build(Go(source, work / "cache"), made)
+
+    return cache.once(kind, name, binaries, make, f"building {name} ({' '.join(binaries)})")
 
 
 def main(names: Sequence[str], find: Callable[[str], Path]) -> int:
@@ -98,26 +95,6 @@ def main(names: Sequence[str], find: Callable[[str], Path]) -> int:
         sys.stderr.write(f"harness: {error}\n")
         return 1
     return 0
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _build(target: Path, build: Callable[[Go, Path], None]) -> None:
-    prefix = f"build-{target.name}-"
-    for left in target.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left)  # of a build that was killed: gigabytes
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as work:
-        source, made = Path(work, "source"), Path(work, "made")
-        source.mkdir()
-        made.mkdir()
-        build(Go(source, Path(work, "cache")), made)
-        made.rename(target)
 
 
 def _install() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from integration.lib import gobuild
 from integration.vm.errors import HarnessError
 
+KUBERNETES_MODULE = "k8s.io/kubernetes"
 KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
 """Debian's 3.4 breaks watches: it has no RequestWatchProgress."""
@@ -41,9 +42,15 @@ class Build:
 BUILDS = (
     Build(
         "kubernetes",
-        "k8s.io/kubernetes",
+        KUBERNETES_MODULE,
         KUBERNETES,
         ("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"),
+    ),
+    Build(
+        "kubernetes-node",
+        KUBERNETES_MODULE,
+        KUBERNETES,
+        tuple(f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-controller-manager", "kube-scheduler", "kubelet")),
     ),
     Build("etcd", "go.etcd.io/etcd/server/v3", ETCD, ("go.etcd.io/etcd/server/v3",), "etcd"),
     Build("helm", "helm.sh/helm/v3", HELM, ("helm.sh/helm/v3/cmd/helm",)),
@@ -73,7 +80,7 @@ def _write_module(build: Build, go: gobuild.Go) -> None:
     imports = "\n".join(f'\t_ "{package}"' for package in build.packages)
     (go.directory / "tools.go").write_text(f"//go:build tools\n\npackage tools\n\nimport (\n{imports}\n)\n")
     text = f"module tools\n\ngo 1.26.0\n\nrequire {build.module} {build.version}\n"
-    if build.name == "kubernetes":
+    if build.module == KUBERNETES_MODULE:
         # Its own go.mod names the modules that are published apart as v0.0.0, and replaces them by directories.
         (go.directory / "go.mod").write_text("module tools\n\ngo 1.26.0\n")
         found = json.loads(go.run("mod", "download", "-json", f"{build.module}@{build.version}"))
@@ -83,7 +90,7 @@ def _write_module(build: Build, go: gobuild.Go) -> None:
 
 
 def _linker_flags(build: Build) -> str:
-    if build.name != "kubernetes":
+    if build.module != KUBERNETES_MODULE:
         return "-s -w"
     major, minor, _ = build.version.removeprefix("v").split(".")
     variables = {"gitVersion": build.version, "gitMajor": major, "gitMinor": minor}

@@ -20,7 +20,7 @@ from integration.lib.wait import wait_until
 from integration.vm.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 READY_SECONDS = 60
@@ -28,13 +28,8 @@ STOP_SECONDS = 10
 _TAIL = 2000
 GUEST_ADDRESS = "10.0.2.100"
 """Where a guest finds the API server (integration.vm run --forward)."""
-_EXTENSIONS = {
-    "apiserver": (
-        "/CN=kube-apiserver",
-        f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{GUEST_ADDRESS}\nextendedKeyUsage=serverAuth",
-    ),
-    "admin": ("/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth"),
-}
+SERVICE_ADDRESS = "10.96.0.1"
+"""Of the Service `kubernetes`: the first of --service-cluster-ip-range."""
 _CLIENT_ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
 
 
@@ -44,13 +39,20 @@ class ControlPlane:
     Without the controller manager nothing makes ServiceAccounts, Nodes or Pods but the tests.
     """
 
-    def __init__(self, work: Path, *, watch_cache: bool = True) -> None:
-        """Take a directory for data, certificates and logs. Raises HarnessError when a server cannot be built."""
+    def __init__(self, work: Path, *, address: str = GUEST_ADDRESS, flags: Sequence[str] = ()) -> None:
+        """Take a directory for data, certificates and logs.
+
+        `address` is another one by which the API server is reached, `flags` are added to its own. Raises HarnessError
+        when a server cannot be built.
+        """
         self.work = work
-        self._flags = [] if watch_cache else ["--watch-cache=false"]
+        self._flags = flags
         self._etcd_port, self._peer_port, self.port = _free_ports(3)
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
-        self._certificates()
+        self._authority()
+        names = f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{SERVICE_ADDRESS},IP:{address}"
+        self.certificate("apiserver", "/CN=kube-apiserver", f"{names}\nextendedKeyUsage=serverAuth")
+        self.certificate("admin", "/O=system:masters/CN=admin")
 
     def __enter__(self) -> Self:
         """Start both servers and wait until they are ready; raises HarnessError with the end of their logs."""
@@ -91,10 +93,9 @@ class ControlPlane:
         return self._servers["etcd"]
 
     def stop(self) -> None:
-        """Stop the API server first: without etcd it hangs in its shutdown."""
-        for name in ("kube-apiserver", "etcd"):
-            if process := self._servers.pop(name, None):
-                _end(process)
+        """Stop the last one first: without etcd the API server hangs in its shutdown."""
+        while self._servers:
+            _end(self._servers.popitem()[1])
 
     def restart_api_server(self, *flags: str) -> None:
         """Stop it and start it on the same port and data, with more flags."""
@@ -180,29 +181,32 @@ class ControlPlane:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
         return done
 
-    def _certificates(self) -> None:
-        def openssl(*arguments: str) -> None:
-            done = subprocess.run(["openssl", *arguments], cwd=self.work, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise HarnessError(f"openssl {arguments[0]}: {done.stderr}")
+    def certificate(self, name: str, subject: str, extension: str = "extendedKeyUsage=clientAuth") -> None:
+        """Make NAME.key, and NAME.crt of a subject, signed by the cluster's authority."""
+        self._key(name)
+        self._openssl("req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
+        (self.work / f"{name}.ext").write_text(extension)
+        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+        self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
 
-        def key(name: str) -> None:
-            openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+    def _authority(self) -> None:
+        """The one that signs certificates, and the key that signs ServiceAccounts' tokens."""
+        self._key("ca")
+        self._openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=test-ca", "-days", "2", "-out", "ca.crt")
+        self._openssl("genrsa", "-out", "sa.key", "2048")
+        self._openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
 
-        key("ca")
-        openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=test-ca", "-days", "2", "-out", "ca.crt")
-        for name, (subject, extension) in _EXTENSIONS.items():
-            key(name)
-            openssl("req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
-            (self.work / f"{name}.ext").write_text(extension)
-            signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
-            openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
-        openssl("genrsa", "-out", "sa.key", "2048")
-        openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
+    def _key(self, name: str) -> None:
+        self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+
+    def _openssl(self, *arguments: str) -> None:
+        done = subprocess.run(["openssl", *arguments], cwd=self.work, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HarnessError(f"openssl {arguments[0]}: {done.stderr}")
 
     def _start_etcd(self) -> None:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self._etcd_port, self._peer_port))
-        self._start(
+        self.start(
             "etcd",
             f"--data-dir={self.work / 'etcd'}",
             "--unsafe-no-fsync",
@@ -216,7 +220,7 @@ class ControlPlane:
         )
 
     def _start_api_server(self, *flags: str) -> None:
-        self._start(
+        self.start(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             f"--secure-port={self.port}",
@@ -235,7 +239,8 @@ class ControlPlane:
         )
         self._wait_ready()
 
-    def _start(self, name: str, *flags: str) -> None:
+    def start(self, name: str, *flags: str) -> None:
+        """Start one of the cluster's servers; it ends with the others."""
         program = binaries.find(name)
         with (self.work / f"{name}.log").open("ab") as log:
             self._servers[name] = subprocess.Popen(

@@ -192,7 +192,7 @@ def test_restart(control_plane: ControlPlane, api: Api, namespace: str) -> None:
 @pytest.fixture(scope="module")
 def uncached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane without a watch cache, for itself."""
-    with ControlPlane(tmp_path_factory.mktemp("uncached"), watch_cache=False) as made:
+    with ControlPlane(tmp_path_factory.mktemp("uncached"), flags=["--watch-cache=false"]) as made:
         made.api.create_namespace("test")
         yield made
 

@@ -63,12 +63,12 @@ def main() -> int:
         (_FILES / name).write_text(content)
     runtime = Path(task.runtime) / "usr"
     path = f"{runtime}/bin:{runtime}/sbin:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "LD_LIBRARY_PATH": f"{runtime}/lib/x86_64-linux-gnu"}
-    start("containerd", [f"{runtime}/bin/containerd", "--config", f"{_FILES}/containerd.toml"], environment)
+    os.environ |= {"PATH": path, "LD_LIBRARY_PATH": f"{runtime}/lib/x86_64-linux-gnu"}
+    start("containerd", [f"{runtime}/bin/containerd", "--config", f"{_FILES}/containerd.toml"])
     ctr = [f"{runtime}/bin/ctr", "--namespace", "k8s.io"]
     wait_until(lambda: succeeds([*ctr, "version"]), deadline=120, what="containerd answers", interval=0.2)
     kubelet = ["--config", f"{_FILES}/kubelet.yaml", "--kubeconfig", f"{_FILES}/kubeconfig"]
-    start("kubelet", [task.kubelet, *kubelet, f"--hostname-override={NAME}", f"--node-ip={ADDRESS}"], environment)
+    start("kubelet", [task.kubelet, *kubelet, f"--hostname-override={NAME}", f"--node-ip={ADDRESS}"])
     for image in task.images:
         subprocess.run([*ctr, "images", "import", image], check=True, stdout=subprocess.DEVNULL)
     print("the node takes commands", flush=True)
@@ -192,10 +192,10 @@ def network_configuration() -> dict[str, Any]:
     return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
 
 
-def start(name: str, command: list[str], environment: Mapping[str, str]) -> None:
+def start(name: str, command: list[str]) -> None:
     """Start a server; it ends with the guest, and its log is brought out."""
     with (Path(os.environ[OUT_VARIABLE]) / f"{name}.log").open("ab") as log:
-        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
 
 def succeeds(command: list[str]) -> bool:

@@ -165,7 +165,9 @@ class ControlPlane:
         (directory / "namespace").write_text(namespace)
         return directory
 
-    def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def kubectl(
+        self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as administrator; AssertionError with its complaints where it fails and `check` is set."""
         config = self.kubeconfig(self.work / "kubectl.kubeconfig")
         done = subprocess.run(
@@ -173,7 +175,7 @@ class ControlPlane:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
             env=_CLIENT_ENVIRONMENT | {"HOME": str(self.work)},
         )

@@ -16,6 +16,9 @@ Family = Literal["ipv4", "ipv6"]
 
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
 
+FILES = ("snmp", "netstat", "snmp6")
+"""Below /proc/net."""
+
 # Every packet received is in exactly one, and a merged one counts as its segments.
 _RECEIVED = ("InNoECTPkts", "InECT1Pkts", "InECT0Pkts", "InCEPkts")
 _IPV4_HEADER = 20
@@ -117,8 +120,12 @@ def read(netns: Netns) -> Counters:
     """Read all IP, TCP, UDP and ICMP counters of a namespace."""
     directory = Path("/proc/thread-self/net")
     with netns.entered():
-        texts = [(directory / name).read_text() for name in ("snmp", "netstat", "snmp6")]
-    return Counters(dict((*_tables(texts[0]), *_tables(texts[1]), *_list(texts[2]))))
+        return parse(*((directory / name).read_text() for name in FILES))
+
+
+def parse(snmp: str, netstat: str, snmp6: str) -> Counters:
+    """Make counters of the text of FILES."""
+    return Counters(dict((*_tables(snmp), *_tables(netstat), *_list(snmp6))))
 
 
 def _tables(text: str) -> Iterator[tuple[str, int]]:

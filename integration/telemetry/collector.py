@@ -31,17 +31,19 @@ class Collector:
         self,
         work: Path,
         *,
+        host: str = "127.0.0.1",
         tls: bool = False,
         max_recv_msg_size_mib: int | None = None,
         max_request_body_size: int | None = None,
         prometheus: bool = False,
     ) -> None:
-        """Take an empty directory for its config, log, certificates and file.
+        """Take an empty directory for its config, log, certificates and file, and the address to listen at.
 
         The two limits are the receivers' settings of these names, for gRPC and HTTP, whose defaults are 4 MiB and
         20 MiB; `prometheus` lets it be scraped as well. Raises HarnessError when it cannot be built.
         """
         self.work = work
+        self._host = host
         self._tls = tls
         self.grpc_port, self.http_port, self.prometheus_port = free_ports(3)
         self._file = work / "metrics.jsonl"
@@ -66,12 +68,12 @@ class Collector:
     @property
     def grpc(self) -> str:
         """The endpoint for OTLP/gRPC, as an URL."""
-        return f"{self._scheme}://127.0.0.1:{self.grpc_port}"
+        return f"{self._scheme}://{self._host}:{self.grpc_port}"
 
     @property
     def http(self) -> str:
         """The endpoint for OTLP/HTTP, without the path of a signal."""
-        return f"{self._scheme}://127.0.0.1:{self.http_port}"
+        return f"{self._scheme}://{self._host}:{self.http_port}"
 
     @property
     def ca(self) -> Path:
@@ -85,7 +87,7 @@ class Collector:
 
     def start(self) -> None:
         """Start it and wait until it listens; raises HarnessError with the end of its log."""
-        self._server.start(lambda: listens(self.grpc_port) and listens(self.http_port))
+        self._server.start(lambda: listens(self.grpc_port, self._host) and listens(self.http_port, self._host))
 
     def stop(self) -> None:
         """Stop it; afterwards nobody listens, and all that it has taken is there to be read."""
@@ -122,8 +124,8 @@ class Collector:
         return "https" if self._tls else "http"
 
     def _config(self, grpc_mib: int | None, http_bytes: int | None, *, prometheus: bool) -> dict[str, Any]:
-        grpc: dict[str, Any] = {"endpoint": f"127.0.0.1:{self.grpc_port}"}
-        http: dict[str, Any] = {"endpoint": f"127.0.0.1:{self.http_port}"}
+        grpc: dict[str, Any] = {"endpoint": f"{self._host}:{self.grpc_port}"}
+        http: dict[str, Any] = {"endpoint": f"{self._host}:{self.http_port}"}
         if grpc_mib is not None:
             grpc["max_recv_msg_size_mib"] = grpc_mib
         if http_bytes is not None:

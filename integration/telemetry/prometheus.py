@@ -39,22 +39,31 @@ class Target:
 
 
 class Prometheus:
-    """Scrapes a few ports of 127.0.0.1; a context manager."""
+    """Scrapes a few ports of 127.0.0.1, or what it discovers; a context manager."""
 
     def __init__(
-        self, work: Path, *ports: int, path: str = "/metrics", interval: float = 1, native_histograms: bool = False
+        self,
+        work: Path,
+        *ports: int,
+        path: str = "/metrics",
+        interval: float = 1,
+        native_histograms: bool = False,
+        discovery: Path | None = None,
     ) -> None:
         """Take an empty directory for its config, log and data, what to scrape, and how often, in seconds.
 
-        With native histograms it asks for protobuf and keeps exponential histograms as such; otherwise it asks for
-        OpenMetrics text. Raises MissingToolError.
+        `discovery` is a file of its file_sd_configs, which it reads again whenever that changes. With native histograms
+        it asks for protobuf and keeps exponential histograms as such; otherwise it asks for OpenMetrics text. Raises
+        MissingToolError.
         """
         self.port = free_ports(1)[0]
-        targets = [f"127.0.0.1:{port}" for port in ports]
+        scraped: dict[str, Any] = {"static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}]}
+        if discovery:
+            scraped["file_sd_configs"] = [{"files": [str(discovery)]}]
         config = {
             "global": {"scrape_interval": f"{interval * 1000:.0f}ms", "scrape_timeout": f"{interval * 1000:.0f}ms"},
             "scrape_configs": [
-                {"job_name": "test", "metrics_path": path, "static_configs": [{"targets": targets}]},
+                {"job_name": "test", "metrics_path": path, **scraped},
             ],
         }
         (work / "prometheus.yml").write_text(yaml.safe_dump(config))

@@ -76,10 +76,10 @@ class Server:
         return self.log[-_TAIL:]
 
 
-def listens(port: int) -> bool:
-    """Tell whether somebody accepts connections on a port of 127.0.0.1."""
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether somebody accepts connections on a port."""
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((host, port), 1).close()
     except OSError:
         return False
     return True

@@ -3,6 +3,7 @@
 # make vm-preempt  the item tests on a preemptible kernel
 # make test-kube  against a real API server and etcd, which are built once, in minutes
 # make test-telemetry  the judges of what the agent exports: Prometheus, promtool, an OpenTelemetry Collector
+# make test-cluster  the chart in a real cluster, whose node is a guest               (CLUSTER_KERNELS="5.10 6.1": others)
 # make soak     load, many namespaces, little memory, kills
 # make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
@@ -20,6 +21,7 @@ ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py)
 SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
+CLUSTER_KERNELS ?= 6.12
 BENCH_KERNELS ?= 5.10 6.1 6.12 7.2
 KERNEL  ?=
 
@@ -31,7 +33,9 @@ VM_PACKAGES    := busybox-static debian-archive-keyring kmod qemu-system-x86 xz-
 NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping util-linux
 KUBE_PACKAGES  := openssl
 TELEMETRY_PACKAGES := prometheus
-PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES) $(TELEMETRY_PACKAGES)
+CLUSTER_PACKAGES := nftables
+PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES) $(TELEMETRY_PACKAGES) \
+	$(CLUSTER_PACKAGES)
 
 # Guests are busy, and the tests of servers mostly wait: side by side they take half the time.
 test: lint unit harness
@@ -70,6 +74,12 @@ test-kube: .venv/installed
 test-telemetry: .venv/installed
 	$(BIN)/python -m integration.telemetry.binaries
 	$(BIN)/python -m pytest integration/telemetry
+
+# From `helm install` to a number in Prometheus, and back to a node with nothing on it; integration/cluster/README.md.
+test-cluster: .venv/installed image
+	$(BIN)/python -m integration.kube.binaries
+	$(BIN)/python -m integration.telemetry.binaries
+	for kernel in $(CLUSTER_KERNELS); do $(BIN)/python -m pytest integration/cluster --node-kernel $$kernel || exit 1; done
 
 # Load and violent ends, too long for every change.
 soak: .venv/installed
@@ -130,4 +140,4 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test servers demo unit harness vm test-kube test-telemetry soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean
+.PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean

@@ -1,0 +1,1 @@
+"""Programs that run in the pods, given to Python as text: the image has nothing of the tests."""

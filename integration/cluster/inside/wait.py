@@ -1,0 +1,5 @@
+"""Does nothing."""
+
+import signal
+
+signal.pause()

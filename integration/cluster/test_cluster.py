@@ -1,0 +1,244 @@
+"""From `helm install` to a number in Prometheus, and back to a node with nothing on it. The tests are in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.cluster.conftest import NAMESPACE, SELECTOR
+from integration.lib import judge
+from integration.lib.wait import wait_until
+from integration.telemetry.otlp import Point
+from integration.vm.boot import PROJECT
+
+if TYPE_CHECKING:
+    from integration.cluster import bed
+    from integration.cluster.conftest import Release, Scraped
+    from integration.cluster.workload import Workload
+    from integration.lib.agent import Samples
+    from integration.lib.counters import Counters
+    from integration.telemetry.collector import Collector
+
+PUBLISHED = PROJECT / "tests/policy/examples/policy-published.yaml"
+APP1 = Path(__file__).with_name("app1.yaml")
+EFFECT_SECONDS = 60
+
+Reading = tuple[dict[str, "Counters"], "Samples"]
+
+
+def programs(cluster: bed.Cluster) -> list[str]:
+    """The node's BPF programs, but for those with which the runtime guards each container's devices."""
+    lines = [line for line in cluster.node.run("bpftool prog list").splitlines() if not line.startswith(" ")]
+    return [line for line in lines if " cgroup_device " not in f"{line} "]
+
+
+def apply(cluster: bed.Cluster, policy: Path) -> None:
+    """Apply a policy as it is."""
+    cluster.control_plane.kubectl("apply", "-f", str(policy))
+
+
+def condition(cluster: bed.Cluster, kind: str, name: str) -> str:
+    """The status of the condition Ready."""
+    path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+    return cluster.control_plane.kubectl("get", kind, "-n", "kube-system", name, "-o", path, check=False).stdout
+
+
+def counted(workload: Workload, scraped: Scraped, deadline: float = 180) -> Reading:
+    """A reading of the pods' counters and of Prometheus that belong together: nothing moved around the scrape."""
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        before = {app: workload.counters(app) for app in ("nginx", "app1")}
+        time.sleep(2.2)  # a scrape a second, which may show a reading of half a second ago
+        samples = scraped.samples()
+        if before == {app: workload.counters(app) for app in before}:
+            return before, samples
+    raise AssertionError("the pods were never quiet")
+
+
+def test_installed(cluster: bed.Cluster, release: Release) -> None:
+    """Agents are ready, say so at the API server, and have attached nothing: there is no policy."""
+    (pod,) = release.pods()
+    assert pod["spec"].get("hostNetwork") is None
+    wait_until(lambda: condition(cluster, "nm", cluster.node.name) == "True", deadline=EFFECT_SECONDS, what="Ready")
+    assert programs(cluster) == []
+
+
+def test_equal(cluster: bed.Cluster, workload: Workload, scraped: Scraped, collector: Collector) -> None:
+    """The published policy and one for app1: both exits show what the kernel counted in the pods."""
+    apply(cluster, PUBLISHED)
+    apply(cluster, APP1)
+    nginx, app1 = workload.name("nginx"), workload.name("app1")
+    wait_until(
+        lambda: scraped.samples().series("dolphin_ip_send_packets_total", pod=app1),
+        deadline=EFFECT_SECONDS,
+        what="app1 is counted",
+        interval=1,
+    )
+    workload.ask(1)  # neighbours are known, and flows are there from now on
+    kernel_before, before = counted(workload, scraped)
+    workload.ask(20)
+    kernel_after, after = counted(workload, scraped)
+    moved = {app: kernel_after[app] - kernel_before[app] for app in kernel_after}
+    kernel = judge.kernel_says(moved["nginx"], accepts=True)
+    assert kernel["tcp_receive_packets_total", "both"] >= 20
+    labels = {"pod": nginx, "task": "kube-system/example-task"}
+    assert judge.agent_says(before, after, granularity="flow", **labels) == kernel
+    assert opened(before, after, "inbound", **labels) == moved["nginx"].passive_opens == 40
+
+    labels = {"pod": app1, "task": "kube-system/app1"}
+    items = ("ipReceive", "ipSend")
+    assert judge.agent_says(before, after, items=items, **labels) == judge.kernel_says(moved["app1"], items=items)
+    assert opened(before, after, "outbound", **labels) == moved["app1"].active_opens == 40
+    assert after.series("dolphin_flow_tcp_rtt_microseconds_count", **labels)
+    assert not judge.lost(after)
+
+    wanted = int(after.value("dolphin_ip_receive_bytes_total", pod=app1, ipfamily="ipv4"))
+    collector.wait_for(
+        lambda _: pushed(collector, "dolphin_ip_receive_bytes_total", app1, "ipv4") == wanted,
+        deadline=EFFECT_SECONDS,
+        what=f"{wanted} bytes are pushed",
+    )
+
+
+def opened(before: Samples, after: Samples, direction: str, **labels: str) -> int:
+    """Connections opened meanwhile."""
+    name = "dolphin_tcp_new_connections_total"
+    return int(after.value(name, direction=direction, **labels) - before.value(name, direction=direction, **labels))
+
+
+def pushed(collector: Collector, name: str, pod: str, family: str) -> int:
+    """The last value of a pod's series."""
+    values = [
+        point.value
+        for metric in collector.metrics()
+        if metric.name == name
+        for point in metric.points
+        if isinstance(point, Point)
+        and point.attributes["k8s.pod.name"] == pod.partition("/")[2]
+        and point.attributes["network.type"] == family
+    ]
+    return int(values[-1]) if values else -1
+
+
+def test_health(scraped: Scraped, workload: Workload) -> None:
+    """The published policy pings nginx every 5 s."""
+    labels = {"pod": workload.name("nginx"), "command": "ping", "ipfamily": "ipv4"}
+    name = "dolphin_health_check_successful_total"
+    wait_until(lambda: scraped.samples().value(name, **labels) >= 2, deadline=EFFECT_SECONDS, what="it was pinged")
+    assert scraped.samples().value("dolphin_health_check_status", **labels) == 1
+
+
+def test_status(cluster: bed.Cluster) -> None:
+    """What kubectl shows of policies and nodes."""
+    for name in ("example-task", "app1"):
+        wait_until(lambda: condition(cluster, "mp", name) == "True", deadline=EFFECT_SECONDS, what=f"{name} is ready")  # noqa: B023
+    header, line = cluster.control_plane.kubectl("get", "nm").stdout.splitlines()
+    assert header.split()[:4] == ["NAME", "READY", "TASKS", "PODS"]
+    assert line.split()[:4] == [cluster.node.name, "True", "2", "2"]
+
+
+def test_policy_edited(cluster: bed.Cluster, scraped: Scraped, workload: Workload) -> None:
+    """One item less: its series go, the others go on."""
+    app1 = workload.name("app1")
+    held = scraped.samples().value("dolphin_ip_receive_packets_total", pod=app1)
+    patch = json.dumps({"spec": {"monitor": {"ip": {"ipSend": None}}}})
+    cluster.control_plane.kubectl("patch", "mp", "-n", "kube-system", "app1", "--type=merge", "-p", patch)
+    gone = "dolphin_ip_send_packets_total"
+    wait_until(lambda: not scraped.samples().series(gone, pod=app1), deadline=EFFECT_SECONDS, what="it is gone")
+    assert scraped.samples().value("dolphin_ip_receive_packets_total", pod=app1) >= held
+
+
+def test_pod_rolled(scraped: Scraped, workload: Workload) -> None:
+    """The new pod is counted from its beginning, the old one goes."""
+    old = workload.name("app1")
+    workload.roll("app1")
+    new = workload.name("app1")
+    assert new != old
+    name = "dolphin_ip_receive_packets_total"
+
+    def shown() -> set[str]:
+        return {series["pod"] for series in scraped.samples().series(name, task="kube-system/app1")}
+
+    wait_until(lambda: shown() == {new}, deadline=EFFECT_SECONDS, what="the new pod is counted, and only that")
+
+
+def test_agent_killed(cluster: bed.Cluster, release: Release, scraped: Scraped) -> None:
+    """SIGKILL: its programs go with it, the kubelet starts it again, and it counts again."""
+    (pod,) = release.pods()
+    container = pod["status"]["containerStatuses"][0]["containerID"].partition("//")[2]
+    process = f"ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}'"
+    cluster.node.run(f"kill -9 $({process})")
+
+    def restarted() -> bool:
+        statuses = release.pods()[0]["status"]["containerStatuses"]
+        return bool(statuses[0]["restartCount"] == 1 and statuses[0]["ready"])
+
+    wait_until(restarted, deadline=180, what="it is started again, and ready", interval=2)
+    scraped.wait_up()
+    name = "dolphin_ip_receive_packets_total"
+    wait_until(lambda: scraped.samples().series(name), deadline=EFFECT_SECONDS, what="it counts again", interval=1)
+
+
+def test_upgrade(release: Release, scraped: Scraped, workload: Workload) -> None:
+    """Other values: a new pod takes over, equal again."""
+    (old,) = release.pods()
+    release.upgrade("--set", "agent.logLevel=debug")
+    scraped.wait_up()
+    (new,) = (pod for pod in release.pods() if pod["metadata"]["name"] != old["metadata"]["name"])
+    assert "--log-level=debug" in new["spec"]["containers"][0]["args"]
+    labels = {"pod": workload.name("app1"), "task": "kube-system/app1"}
+    name = "dolphin_ip_receive_packets_total"
+    wait_until(lambda: scraped.samples().series(name, **labels), deadline=EFFECT_SECONDS, what="it counts", interval=1)
+    kernel_before, before = counted(workload, scraped)
+    workload.ask(5)
+    kernel_after, after = counted(workload, scraped)
+    moved = kernel_after["app1"] - kernel_before["app1"]
+    items = ("ipReceive",)
+    assert judge.agent_says(before, after, items=items, **labels) == judge.kernel_says(moved, items=items)
+
+
+@pytest.mark.parametrize("capability", ["BPF", "PERFMON", "SYS_PTRACE"])
+def test_capability_is_needed(capability: str, cluster: bed.Cluster, release: Release) -> None:
+    """Without it, `dolphin-agent check` in the chart's container names it."""
+    (pod,) = release.pods()
+    container = pod["spec"]["containers"][0]
+    added = [one for one in container["securityContext"]["capabilities"]["add"] if one != capability]
+    name = f"without-{capability.lower().replace('_', '-')}"
+    checking = {
+        "name": "check",
+        "image": container["image"],
+        "imagePullPolicy": "Never",
+        "args": ["check"],
+        "securityContext": {**container["securityContext"], "capabilities": {"drop": ["ALL"], "add": added}},
+    }
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [checking], "restartPolicy": "Never", "automountServiceAccountToken": False},
+    }
+    kubectl = cluster.control_plane.kubectl
+    kubectl("apply", "-f", "-", stdin=json.dumps(body))
+    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"
+    kubectl("wait", ended, "--timeout=90s", f"pod/{name}", seconds=100)
+    assert f"CAP_{capability}" in kubectl("logs", name).stdout
+    kubectl("delete", "pod", name, "--grace-period=1")
+
+
+def test_nothing_is_left(cluster: bed.Cluster, release: Release) -> None:
+    """The last policy goes, and so do the programs; the chart goes, and nothing of it is on the node."""
+    kubectl = cluster.control_plane.kubectl
+    assert programs(cluster)
+    kubectl("delete", "mp", "-n", "kube-system", "--all")
+    wait_until(lambda: not programs(cluster), deadline=EFFECT_SECONDS, what="no program is attached")
+    release.helm("uninstall", "dolphin-agent", "--wait")
+    gone = "--for=delete"
+    kubectl("wait", gone, "-n", NAMESPACE, "pod", "-l", SELECTOR, "--timeout=90s", check=False, seconds=100)
+    assert not programs(cluster)
+    assert not cluster.node.run("find /sys/fs/bpf -mindepth 1")
+    assert not cluster.node.run("find /var/lib /run -path '*/containerd' -prune -o -name '*dolphin-agent*' -print")
+    assert not cluster.node.run("pgrep -f 'dolphin-agent ru[n]'", check=False)

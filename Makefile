@@ -9,6 +9,7 @@
 # make unit     the unit tests alone, in seconds
 # make lint     ruff, mypy, import-linter, clang-format
 # make build    the wheel, in dist/
+# make dashboards  the chart's Grafana dashboards, from helm/dashboards
 #
 # Each installs what it needs and misses: Debian packages (as root), a virtual environment in .venv, and kernels for
 # the VMs in ~/.cache/dolphin-agent.
@@ -113,6 +114,9 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i ebpf/*.bpf.c ebpf/include/*.h integration/bench/*.bpf.c
 
+dashboards: .venv/installed
+	$(BIN)/python -m helm.dashboards
+
 objects: | packages
 	$(MAKE) -C ebpf
 
@@ -140,4 +144,5 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt bench bench-userspace bench-baseline lint format objects build packages clean
+.PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt bench \
+	bench-userspace bench-baseline lint format dashboards objects build packages clean

@@ -33,7 +33,8 @@ DASHBOARD = Dashboard(
         Panel(
             "Is anything wrong on a node?",
             "Problems that the agent lists at /readyz: policies refused, items counted inexactly or not at all, pods "
-            "that cannot be watched. What they are: `kubectl describe nm NODE`.",
+            "without room, an API server that does not answer. What they are: `kubectl describe nm NODE`. Pods that "
+            "cannot be monitored at all, such as those with hostNetwork, are listed there and not counted here.",
             "short",
             (Query(_gauge("problems"), _WHO),),
         ),

@@ -152,6 +152,13 @@ def promtool_check_metrics(text: bytes) -> str:
     return said
 
 
+def promtool_rules(action: str, file: Path) -> None:
+    """Have promtool `check` or `test` rules; raises AssertionError with what it has against them."""
+    done = subprocess.run([_find("promtool"), action, "rules", str(file)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"promtool {action} rules {file}: {done.stdout}{done.stderr}")
+
+
 def _find(tool: str) -> str:
     if path := shutil.which(tool):
         return path

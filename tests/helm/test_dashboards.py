@@ -5,31 +5,12 @@ import re
 
 import pytest
 
-from dolphin_agent.export.own import OwnMetrics, Vitals
-from dolphin_agent.probes.items import ITEMS, Histogram
 from helm.dashboards.__main__ import DASHBOARDS, DIRECTORY
 from helm.dashboards.grafana import Kind, render
+from tests.helm.names import known
 
-HEALTH = {
-    "dolphin_health_check_status",
-    "dolphin_health_check_successful_total",
-    "dolphin_health_check_failed_total",
-    *(f"dolphin_health_check_duration_seconds{end}" for end in ("", "_bucket", "_sum", "_count")),
-}
 CORE_PANELS = {"timeseries", "heatmap", "table", "stat", "state-timeline"}
 """Those that come with Grafana."""
-
-
-def exported():
-    """Every name that an agent can export."""
-    for item in ITEMS:
-        for metric in (metric for metrics in item.metrics.values() for metric in metrics):
-            yield from (f"{metric.name}{end}" for end in ("", "_bucket", "_sum", "_count"))
-            if not isinstance(metric, Histogram):
-                assert metric.name.endswith("_total")
-    own = OwnMetrics(lambda: Vitals({("ipSend", "x"): 1}, ("x",), watch_ages={"pods": 1}, pushes={"failed": 1}))
-    yield from (sample.name for family in own.collect() for sample in family.samples)
-    own.close()
 
 
 each = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda one: one.name)
@@ -81,12 +62,11 @@ def test_panels_do_not_overlap(dashboard):
 @each
 def test_queries_are_about_metrics_that_exist(dashboard):
     """No name that the agent does not export."""
-    known = {*exported(), *HEALTH}
     for panel in dashboard.panels:
         for query in panel.queries:
             names = set(re.findall(r"\bdolphin_\w+", query.expr))
             assert names, panel.title
-            assert names <= known, panel.title
+            assert names <= known(), panel.title
 
 
 @each

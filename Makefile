@@ -31,12 +31,10 @@ BIN := .venv/bin
 BUILD_PACKAGES := clang llvm libbpf-dev libbpf1 python3-venv
 LINT_PACKAGES  := bpftool
 VM_PACKAGES    := busybox-static debian-archive-keyring kmod qemu-system-x86 xz-utils zstd
-NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping util-linux
+NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping nftables util-linux
 KUBE_PACKAGES  := openssl
 TELEMETRY_PACKAGES := prometheus
-CLUSTER_PACKAGES := nftables
-PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES) $(TELEMETRY_PACKAGES) \
-	$(CLUSTER_PACKAGES)
+PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES) $(TELEMETRY_PACKAGES)
 
 # Guests are busy, and the tests of servers mostly wait: side by side they take half the time.
 test: lint unit harness

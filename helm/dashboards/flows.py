@@ -25,7 +25,7 @@ def _loss() -> str:
     """Of what the chosen pods send; the receiver may be any pod."""
     sent = flow_rate("ip_send_packets_total", window="5m")
     received = flow_rate("ip_receive_packets_total", chosen=_EVERYONE, window="5m")
-    return most(f"1 - {received} / ({sent} > 1)")
+    return most(f"1 - {received} / ({sent} > 0.1)")
 
 
 def _again() -> str:
@@ -91,7 +91,7 @@ DASHBOARD = Dashboard(
             "Share of the packets that a chosen pod sent and the pod at the other end did not receive, over 5 minutes; "
             "queues of the sender's own node count as the way, and offloads do not disturb it. Shown only where both "
             "ends are monitored at flow granularity and no NAT (such as a Service's address) changes addresses "
-            "between; it lies for minutes when a flow begins or ends, and where fragments or tunnels split packets.",
+            "between, from 30 packets on; it lies for minutes when a flow begins or ends, and where packets are split.",
             "percentunit",
             (Query(_loss(), FLOW_LEGEND),),
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from integration.lib.netns import Netns
     from integration.lib.topology import Pod
 
 # What ethtool takes, and how it lists them.
@@ -130,3 +131,17 @@ def netem(pod: Pod, *, delay: float = 0, loss: float = 0) -> Iterator[None]:
     finally:
         with pod.netns.routes() as routes:
             routes.tc("del", "netem", index=index, handle="1:")
+
+
+@contextmanager
+def lossy_arrival(netns: Netns, device: str, *, every: int) -> Iterator[None]:
+    """Drop every so many-th packet that a device receives, for the length of a block; for kernels without netem.
+
+    On a router: in a pod, the agent's lower rungs count before this, and others and the kernel behind it.
+    """
+    chain = f"type filter hook ingress device {device} priority 0; numgen inc mod {every} 0 drop;"
+    netns.run(["nft", f"table netdev loss {{ chain arrival {{ {chain} }}; }}"])
+    try:
+        yield
+    finally:
+        netns.run(["nft", "delete", "table", "netdev", "loss"])

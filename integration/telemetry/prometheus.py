@@ -91,13 +91,13 @@ class Prometheus:
         """All that it has printed."""
         return self._server.log
 
-    def query(self, promql: str) -> Vector:
-        """Evaluate an expression now; raises AssertionError with what Prometheus has against it.
+    def query(self, promql: str, at: float | None = None) -> Vector:
+        """Evaluate an expression, now or at a time since the epoch; raises AssertionError with its complaints.
 
         Of a native histogram ask for `histogram_count`, `histogram_sum` or `histogram_quantile`: its values are not
         numbers, and it is left out.
         """
-        data = self._ask("query", query=promql)
+        data = self._ask("query", query=promql, **({} if at is None else {"time": str(at)}))
         if data["resultType"] == "scalar":
             return [({}, float(data["result"][1]))]
         assert data["resultType"] == "vector", f"{promql} gives a {data['resultType']}"
@@ -117,20 +117,24 @@ class Prometheus:
             raise TimeoutError(f"{fault}; the last result was {found}, the targets are {self.targets()}") from fault
         return found
 
+    def label_values(self, selector: str, label: str) -> list[str]:
+        """Return the values that a label has in the series of a selector."""
+        values: list[str] = self._ask(f"label/{label}/values", **{"match[]": selector})
+        return values
+
     def targets(self) -> list[Target]:
         """Say how scraping goes."""
         active = self._ask("targets", state="active")["activeTargets"]
         return [Target(one["scrapeUrl"], one["health"], one["lastError"]) for one in active]
 
-    def _ask(self, what: str, **fields: str) -> dict[str, Any]:
+    def _ask(self, what: str, **fields: str) -> Any:  # noqa: ANN401 - JSON
         answer = urllib3.request(
             "GET", f"{self._url}/api/v1/{what}", fields=fields, retries=False, timeout=_REQUEST_SECONDS
         )
         said = answer.json()
         if said["status"] != "success":
             raise AssertionError(f"{fields}: {said['error']}")
-        data: dict[str, Any] = said["data"]
-        return data
+        return said["data"]
 
     @property
     def _url(self) -> str:

@@ -102,7 +102,14 @@ def render(dashboard: Dashboard) -> str:
         "graphTooltip": 1,
         "annotations": {"list": []},
         "links": [
-            {"type": "dashboards", "title": _TAG, "tags": [_TAG], "asDropdown": True, "keepTime": True},
+            {
+                "type": "dashboards",
+                "title": _TAG,
+                "tags": [_TAG],
+                "asDropdown": True,
+                "keepTime": True,
+                "includeVars": True,
+            },
         ],
         "templating": {"list": [_datasource(), *(_variable(one) for one in dashboard.variables)]},
         "panels": panels,
@@ -163,7 +170,7 @@ def _overrides(panel: Panel) -> list[dict[str, Any]]:
 def _options(panel: Panel) -> dict[str, Any]:
     if panel.kind is Kind.TIME:
         return {
-            "legend": {"displayMode": "list", "placement": "bottom"},
+            "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom"},
             "tooltip": {"mode": "multi", "sort": "desc"},
         }
     if panel.kind is Kind.HEATMAP:
@@ -173,7 +180,7 @@ def _options(panel: Panel) -> dict[str, Any]:
         return {"showHeader": True, "sortBy": [{"displayName": "Value", "desc": True}]}
     if panel.kind is Kind.STAT:
         return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "none"}
-    return {"mergeValues": True, "showValue": "never", "rowHeight": 0.9}
+    return {"mergeValues": True, "showValue": "never", "rowHeight": 0.9, "legend": {"showLegend": True}}
 
 
 def _datasource() -> dict[str, Any]:

@@ -23,8 +23,8 @@ DASHBOARD = Dashboard(
     (
         Panel(
             "How many checks find a pod unhealthy?",
-            "Checks whose last failureThreshold attempts all failed, each pod, policy, family and command by itself. A "
-            "pod that has not been checked yet, or that no policy checks, is not seen.",
+            "Checks whose last failureThreshold probes all failed, each pod, policy, family and command by itself. A "
+            "pod that has not been asked yet, or cannot be, has no status and is not seen.",
             "short",
             (Query(f"count({_STATUS} == 0) or 0 * count({_STATUS})", "unhealthy"), Query(f"count({_STATUS})", "all")),
             Kind.STAT,
@@ -41,22 +41,23 @@ DASHBOARD = Dashboard(
         ),
         Panel(
             "What share of checks fails?",
-            "Failed attempts of all attempts, each counted, whether or not the failureThreshold was reached.",
+            "Failed probes of all probes, each counted, whether or not the failureThreshold was reached. It does not "
+            "say why: refused, no route and no answer in time are alike.",
             "percentunit",
             (Query(most(f"{_checks('failed')} / ({_checks('failed')} + {_checks('successful')} > 0)"), _LEGEND),),
         ),
         Panel(
             "How long do checks take?",
-            "Median and 95 % quantile of the duration of checks, estimated within the histogram's buckets. Which "
-            "attempts it includes stands with the metric.",
+            "Median and 95 % quantile of how long successful probes took, estimated within the histogram's buckets. A "
+            "probe that fails has no duration: read it beside the share that fails.",
             "s",
             tuple(Query(quantile(q, _DURATION, SELECTED, "command"), f"{{{{command}}}} {q:.0%}") for q in (0.5, 0.95)),
         ),
         Panel(
             "Is it the path or the pod that is slow?",
-            "The mean duration of a pod's checks beside the mean round-trip time of its own TCP connections (item "
-            "tcpRtt). Checks that grow alone point to the application or to the way from the node; both growing, to "
-            "the network. They are not the same path: the connections' other ends are anywhere.",
+            "The mean duration of a pod's successful probes beside the mean round trip of its own TCP connections "
+            "(item tcpRtt). Probes that slow down alone point to the pod or to the way from the node; both, to the "
+            "network. They are not the same path: the connections' other ends are anywhere.",
             "s",
             (
                 Query(most(mean(_DURATION, SELECTED, "pod, command")), "{{pod}} {{command}}"),

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from integration.kube import binaries
-from integration.kube.conftest import CHART
+from integration.kube.chart import CHART
 
 FILES = CHART / "files"
 

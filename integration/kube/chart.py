@@ -1,59 +1,84 @@
-"""What of the chart is installed for the tests: the CRDs, and the ServiceAccount with its rights, which agents use."""
+"""The Helm chart: rendered, and its values described.
+
+`make chart-readme` writes the table of values in the chart's README anew, from values.yaml.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from integration.kube import binaries
 
 if TYPE_CHECKING:
-    from integration.kube.api import Object
-    from integration.kube.control_plane import ControlPlane
+    from collections.abc import Iterator
 
 CHART = Path(__file__).parents[2] / "helm" / "dolphin-agent"
-POLICIES = "/apis/crd.dolphin.io/v1/namespaces/kube-system/monitorpolicies"
-NODE_MONITORS = "/apis/crd.dolphin.io/v1/nodemonitors"
-AGENT_NAMESPACE = "kube-system"
-"""Where the chart is installed: agents that are no pods keep their Lease there."""
-SERVICE_ACCOUNT = "dolphin-agent"
+README = CHART / "README.md"
+RELEASE = "dolphin-agent"
+_MARK = "<!-- From values.yaml, by make chart-readme. -->\n"
 
 
-def render(template: str, namespace: str = AGENT_NAMESPACE) -> str:
-    """Render one template."""
+def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run helm; AssertionError with its complaints where it fails and `check` is set."""
+    command = [str(binaries.find("helm")), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"helm {' '.join(arguments)}: {done.stderr or done.stdout}")
+    return done
+
+
+def render(*options: str, namespace: str = "kube-system", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Render the chart, CRDs excepted."""
     version = ["--kube-version", binaries.KUBERNETES]  # its own is what it was linked with
-    command = [str(binaries.find("helm")), "template", "dolphin-agent", str(CHART), "-n", namespace, *version]
-    done = subprocess.run(
-        [*command, "-s", f"templates/{template}"], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout
+    return helm("template", RELEASE, str(CHART), "-n", namespace, *version, *options, check=check)
 
 
-def rights() -> list[Object]:
-    """The ServiceAccount, its roles and their bindings."""
-    return [item for item in yaml.safe_load_all(render("rbac.yaml")) if item]
+@dataclass(frozen=True)
+class Value:
+    """One that users can set."""
+
+    key: str
+    """With its path, `image.tag`."""
+    default: Any
+    text: str
+    """The comment above it."""
 
 
-def install_crds(control_plane: ControlPlane) -> None:
-    """Install the CRDs and wait until they are served."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(CHART / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CHART / "crds"))
+def values(text: str) -> Iterator[Value]:
+    """What values.yaml documents: every key with a comment right above it, with all that is below the key."""
+    defaults = yaml.safe_load(text)
+    comment: list[str] = []
+    path: list[str] = []
+    for line in text.splitlines():
+        if line.strip().startswith("#"):
+            comment.append(line.strip().removeprefix("#").strip())
+            continue
+        if found := re.match(r"( *)(\w+):", line):
+            path = [*path[: len(found[1]) // 2], found[2]]
+            if comment:
+                yield Value(".".join(path), _at(defaults, path), " ".join(comment))
+        comment = []
 
 
-def install_rights(control_plane: ControlPlane) -> None:
-    """Install ServiceAccount and rights, or make them again what the chart says."""
-    control_plane.api.create_namespace(AGENT_NAMESPACE)
-    control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights()))
+def _at(tree: Any, path: list[str]) -> Any:  # noqa: ANN401 - YAML
+    for key in path:
+        tree = tree[key]
+    return tree
 
 
-def agent_token(control_plane: ControlPlane, *, bound_to: str = "") -> str:
-    """A token of the agents' ServiceAccount, good for an hour or for as long as a Secret exists."""
-    return control_plane.token(AGENT_NAMESPACE, SERVICE_ACCOUNT, bound_to=bound_to)
+def readme(present: str, text: str) -> str:
+    """The README with the table of values that values.yaml gives."""
+    rows = [f"| `{one.key}` | `{json.dumps(one.default)}` | {one.text} |" for one in values(text)]
+    table = "\n".join(["| value | default | |", "|---|---|---|", *rows])
+    return f"{present.partition(_MARK)[0]}{_MARK}\n{table}\n"
 
 
-def agent_kubeconfig(control_plane: ControlPlane, file: Path, *, server: str = "", ca: Path | None = None) -> Path:
-    """Write a kubeconfig of the agents' ServiceAccount."""
-    return control_plane.kubeconfig(file, token=agent_token(control_plane), server=server, ca=ca)
+if __name__ == "__main__":
+    README.write_text(readme(README.read_text(), (CHART / "values.yaml").read_text()))

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from integration.kube import chart
+from integration.kube import installed
 from integration.kube.agent import ClusterAgent, InCluster, cluster_agent
-from integration.kube.chart import NODE_MONITORS, POLICIES, agent_kubeconfig
 from integration.kube.control_plane import ControlPlane
 from integration.kube.counted import Watched, wait_counted
+from integration.kube.installed import NODE_MONITORS, POLICIES, agent_kubeconfig
 from integration.kube.proxy import Proxy
 from integration.kube.sandbox import CONTAINERD, Layout, Sandbox, sandbox
 from integration.lib import bpf
@@ -34,8 +34,8 @@ _NUMBERS = itertools.count()
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """One for all tests, with the chart's CRDs and rights."""
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as made:
-        chart.install_crds(made)
-        chart.install_rights(made)
+        installed.install_crds(made)
+        installed.install_rights(made)
         yield made
 
 

@@ -20,8 +20,8 @@ from dolphin_agent.policy.vocabulary import ITEMS, MAX_TASKS
 from dolphin_agent.status.describe import ItemStatus, Status, TaskStatus
 from dolphin_agent.status.node_monitor import AgentIdentity, Numbers, status_of
 from integration.kube.agent import cluster_agent
-from integration.kube.chart import NODE_MONITORS, POLICIES, agent_kubeconfig, install_crds, install_rights
 from integration.kube.control_plane import ControlPlane
+from integration.kube.installed import NODE_MONITORS, POLICIES, agent_kubeconfig, install_crds, install_rights
 from integration.lib.manifests import policy
 from integration.lib.wait import wait_until
 

@@ -12,7 +12,8 @@ from dolphin_agent.policy.parse import policy_from_object
 from dolphin_agent.policy.vocabulary import ITEMS
 from dolphin_agent.status import fold, node_monitor
 from integration.kube.api import ApiError
-from integration.kube.chart import CHART, NODE_MONITORS, POLICIES, render
+from integration.kube.chart import CHART, render
+from integration.kube.installed import NODE_MONITORS, POLICIES
 from integration.lib.wait import wait_until
 from tests.policy.cases import CASES, Case, policy
 
@@ -119,7 +120,7 @@ def test_kubectl_names_a_misplaced_field(control_plane: ControlPlane) -> None:
 def namespace_rule(control_plane: ControlPlane, api: Api) -> Iterator[str]:
     """The chart's ValidatingAdmissionPolicy, and a namespace that it closes."""
     api.create_namespace("elsewhere")
-    manifests = render("admission.yaml")
+    manifests = render("--show-only", "templates/admission.yaml").stdout
     control_plane.kubectl("apply", "-f", "-", stdin=manifests)
     yield "elsewhere"
     control_plane.kubectl("delete", "-f", "-", stdin=manifests)

@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from integration.kube.chart import (
-    CHART,
-    POLICIES,
-    agent_kubeconfig,
-    install_crds,
-    install_rights,
-)
+from integration.kube.chart import CHART
 from integration.kube.control_plane import ControlPlane
+from integration.kube.installed import POLICIES, agent_kubeconfig, install_crds, install_rights
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:

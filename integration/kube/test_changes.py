@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from integration.kube.chart import (
+from integration.kube.installed import (
     AGENT_NAMESPACE,
     agent_token,
 )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.kube.chart import (
+from integration.kube.counted import Watched, counted
+from integration.kube.installed import (
     AGENT_NAMESPACE,
     SERVICE_ACCOUNT,
     agent_token,
 )
-from integration.kube.counted import Watched, counted
 from integration.kube.proxy import Mode, Proxy
 from integration.lib.wait import wait_until
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from integration.kube.chart import agent_kubeconfig
 from integration.kube.control_plane import GUEST_ADDRESS
 from integration.kube.guest import API_SERVER, PORT, Task
+from integration.kube.installed import agent_kubeconfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from integration.kube import chart
-from integration.kube.chart import AGENT_NAMESPACE, CHART, NODE_MONITORS, agent_token
+from integration.kube import installed
+from integration.kube.chart import CHART
 from integration.kube.counted import wait_counted
+from integration.kube.installed import AGENT_NAMESPACE, NODE_MONITORS, agent_token
 from integration.kube.test_status import LEASES, WRITTEN, conditions
 from integration.lib.wait import wait_until
 
@@ -62,10 +63,10 @@ def test_enough(
 @pytest.fixture
 def missing(resource: str, verb: str, control_plane: ControlPlane) -> Iterator[None]:
     """The chart's rights, but for one."""
-    changed = [without(item, resource, verb) for item in chart.rights() if item["kind"] in ROLES]
+    changed = [without(item, resource, verb) for item in installed.rights() if item["kind"] in ROLES]
     control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(changed))
     yield
-    chart.install_rights(control_plane)
+    installed.install_rights(control_plane)
 
 
 @pytest.mark.parametrize(("resource", "verb"), rights(), ids=" ".join)

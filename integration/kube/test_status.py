@@ -11,8 +11,8 @@ from dolphin_agent.kube.access import Access
 from dolphin_agent.kube.client import Client
 from dolphin_agent.status import lease
 from dolphin_agent.status.lease import Lease
-from integration.kube.chart import NODE_MONITORS, POLICIES, agent_token
 from integration.kube.counted import wait_counted
+from integration.kube.installed import NODE_MONITORS, POLICIES, agent_token
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@
 # make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
 # make lint     ruff, mypy, import-linter, clang-format
-# make build    the wheel, in dist/
+# make build    the wheel, in dist/                                              (ARCH=aarch64: for arm64)
+# make image    the image for amd64 and arm64, in dist/, and its tests
+# make sbom     what is in them, by Syft, which is built once, in minutes
 # make dashboards  the chart's Grafana dashboards, from helm/dashboards
 #
 # Each installs what it needs and misses: Debian packages (as root), a virtual environment in .venv, and kernels for
@@ -34,6 +36,7 @@ VM_PACKAGES    := busybox-static debian-archive-keyring kmod qemu-system-x86 xz-
 NET_PACKAGES   := ethtool iperf3 iproute2 iputils-ping nftables util-linux
 KUBE_PACKAGES  := openssl
 TELEMETRY_PACKAGES := prometheus
+IMAGE_PACKAGES := buildah debootstrap runc
 PACKAGES       := $(BUILD_PACKAGES) $(LINT_PACKAGES) $(VM_PACKAGES) $(NET_PACKAGES) $(KUBE_PACKAGES) $(TELEMETRY_PACKAGES)
 
 # Guests are busy, and the tests of servers mostly wait: side by side they take half the time.
@@ -121,6 +124,20 @@ objects: | packages
 build: .venv/installed
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
 
+# As users build it, from a base that is made of Debian's packages here.
+image: PACKAGES += $(IMAGE_PACKAGES)
+image: .venv/installed
+	$(BIN)/python -m integration.image.build
+	$(BIN)/python -m pytest integration/image/test_image.py
+
+sbom: .venv/installed
+	$(BIN)/python -m integration.image.sbom
+	$(BIN)/python -m pytest integration/image/test_sbom.py
+
+# The table of values in the chart's README.
+chart-readme: .venv/installed
+	$(BIN)/python -m integration.kube.chart
+
 # The package is installed editable, so only its metadata, the dependencies and the BPF objects can be out of date.
 .venv/installed: pyproject.toml $(wildcard ebpf/*.c ebpf/*/*.h ebpf/Makefile ebpf/*.py) | packages
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -143,4 +160,4 @@ clean:
 	$(MAKE) -C ebpf clean
 
 .PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt bench \
-	bench-userspace bench-baseline lint format dashboards objects build packages clean
+	bench-userspace bench-baseline lint format dashboards objects build image packages clean chart-readme sbom

@@ -62,12 +62,13 @@ def find(binary: str) -> Path:
     for build in BUILDS:
         if binary in build.binaries:
             name = f"{build.name}-{build.version}"
-            return gobuild.once("kube", name, build.binaries, partial(_build, build)) / binary
+            return gobuild.once("kube", name, build.binaries, partial(compile_module, build)) / binary
     known = ", ".join(name for build in BUILDS for name in build.binaries)
     raise HarnessError(f"{binary!r} is not built here; there are {known}")
 
 
-def _build(build: Build, go: gobuild.Go, made: Path) -> None:
+def compile_module(build: Build, go: gobuild.Go, made: Path) -> None:
+    """Build into the directory `made`, for gobuild.once."""
     _write_module(build, go)
     go.run("mod", "tidy")
     flags = ["-trimpath", "-ldflags", _linker_flags(build)]

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 PACKAGES = {
     "apt-cache": "apt",
+    "apt-config": "apt",
     "apt-get": "apt",
+    "buildah": "buildah",
     "busybox": "busybox-static",
+    "debootstrap": "debootstrap",
     "depmod": "kmod",
     "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
     "qemu-system-x86_64": "qemu-system-x86",
+    "runc": "runc",
     "zstd": "zstd",
 }
 """The Debian package of each program."""

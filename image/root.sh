@@ -7,7 +7,7 @@ set -eu
 root=$1
 source=$(pwd)
 python=python3.11
-case $TARGETARCH in
+case ${TARGETARCH:=} in
 amd64) machine=x86_64 ;;
 arm64) machine=aarch64 ;;
 *) echo "TARGETARCH \"$TARGETARCH\": allowed: amd64, arm64" >&2; exit 1 ;;
@@ -28,7 +28,7 @@ packages() {
 	cd "$source"
 	ln -s "$python" "$root/usr/bin/python3"
 	echo "hosts: files dns" > "$root/etc/nsswitch.conf"
-	echo "root:x:0:0:root:/:/usr/bin/dolphin-agent" > "$root/etc/passwd"
+	echo "root:x:0:0:root:/:/usr/sbin/nologin" > "$root/etc/passwd"
 	echo "root:x:0:" > "$root/etc/group"
 }
 

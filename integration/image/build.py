@@ -102,7 +102,9 @@ def main() -> int:
         for architecture in parser.parse_args().architectures or ARCHITECTURES:
             began = time.monotonic()
             made = build(architecture)
-            print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.0f} MB, {time.monotonic() - began:.0f} s")
+            unpacked = tools.run(["buildah", "images", "--format={{.Size}}", _tag(architecture)]).decode().strip()
+            took = f"{time.monotonic() - began:.0f} s"
+            print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.0f} MB, unpacked {unpacked}; {took}")
     except HarnessError as fault:
         sys.stderr.write(f"image: {fault}\n")
         return 1

@@ -60,6 +60,7 @@ env:
   - {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: grpc}
   - {name: OTEL_EXPORTER_OTLP_HEADERS, valueFrom: {secretKeyRef: {name: otlp, key: headers}}}
 capabilities: {netRaw: true, sysResource: true}
+seccompProfile: {type: Localhost, localhostProfile: bpf.json}
 appArmorProfile: {type: Unconfined}
 seLinuxOptions: {type: spc_t}
 affinity:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from integration.kube import installed
+from integration.kube.api import Api, ApiError
 from integration.kube.chart import CHART
 from integration.kube.counted import wait_counted
 from integration.kube.installed import AGENT_NAMESPACE, NODE_MONITORS, agent_token
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from integration.kube.agent import ClusterAgent
-    from integration.kube.api import Api
     from integration.kube.conftest import Policies, RunPod, StartAgent
     from integration.kube.control_plane import ControlPlane
 
@@ -67,6 +67,14 @@ def missing(resource: str, verb: str, control_plane: ControlPlane) -> Iterator[N
     control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(changed))
     yield
     installed.install_rights(control_plane)
+
+
+@pytest.mark.parametrize("where", ["secrets", f"namespaces/{AGENT_NAMESPACE}/secrets", "configmaps"])
+def test_secrets_stay_secret(control_plane: ControlPlane, where: str) -> None:
+    """Neither Secrets nor configuration can be read, not even in the agents' own namespace."""
+    api = Api(control_plane.server, control_plane.ca, token=agent_token(control_plane))
+    with pytest.raises(ApiError, match="403"):
+        api.get(f"/api/v1/{where}")
 
 
 @pytest.mark.parametrize(("resource", "verb"), rights(), ids=" ".join)

@@ -1,6 +1,6 @@
 # The agent's image: Python, libbpf and the agent in an otherwise empty root, without shell and package manager.
 #
-#     docker build -t REGISTRY/dolphin-agent .         the same with podman, buildah; --platform linux/arm64 too
+#     docker build -t REGISTRY/dolphin-agent .         podman and buildah too; --platform linux/arm64 as well
 #
 # Nothing of BASE is in the image, but it has to be Debian 12: its clang compiles what is tested, its Python runs it.
 ARG BASE=docker.io/library/debian:bookworm-slim

@@ -66,8 +66,9 @@ def _make_base(work: Path) -> None:
     root = work / "base"
     keys = [f"--keyring={debian.keyring}", "--variant=minbase"]
     tools.run(["debootstrap", *keys, SUITE, str(root), debian.uri])
-    sources = [(debian.uri, SUITE), (debian.uri, f"{SUITE}-updates"), (f"{debian.uri}-security", f"{SUITE}-security")]
-    lines = "".join(f"deb {uri} {suite} main\n" for uri, suite in sources)
+    uri = debian.uri.rstrip("/")
+    sources = [(uri, SUITE), (uri, f"{SUITE}-updates"), (f"{uri}-security", f"{SUITE}-security")]
+    lines = "".join(f"deb {where} {suite} main\n" for where, suite in sources)
     (root / "etc/apt/sources.list").write_text(lines)
     container = tools.run(["buildah", "from", "scratch"]).decode().strip()
     try:

@@ -11,13 +11,13 @@ import pytest
 
 from integration.cluster import bed, node
 from integration.cluster.workload import Workload
+from integration.image.build import HERE, archive
 from integration.kube import binaries
 from integration.kube.chart import CHART
 from integration.lib.agent import Samples
 from integration.lib.wait import wait_until
 from integration.telemetry.collector import Collector
 from integration.telemetry.prometheus import Prometheus
-from integration.vm.boot import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def image() -> Path:
     """What `make image` made."""
-    archive = PROJECT / "dist" / "dolphin-agent-amd64.tar"
-    assert archive.exists(), f"{archive} is missing: make image"
-    return archive
+    made = archive(HERE)
+    assert made.exists(), f"{made} is missing: make image"
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from integration.image.build import NAME, version
 from integration.lib import counters
 
 if TYPE_CHECKING:
     from integration.kube.control_plane import ControlPlane
     from integration.lib.counters import Counters
 
-IMAGE = "localhost/dolphin-agent:0.1.0"
+IMAGE = f"{NAME}:{version()}"
 """It has Python, which is all that they need."""
 PORT = 8080
 READY_SECONDS = 180

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from integration.lib.agent import Agent
 from integration.vm import tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+PORT = 10001
 MASKED = {
     "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")],
     "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
@@ -81,15 +83,19 @@ class Container:
         )
 
     @contextmanager
-    def running(self, *command: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a command for the length of a block."""
-        with subprocess.Popen(
-            self._runc(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
-        ) as process:
+    def agent(self, *options: str) -> Iterator[Agent]:
+        """Run the agent for the length of a block."""
+        log = self.work / "log"
+        command = self._runc(["run", f"--listen=127.0.0.1:{PORT}", *options])
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT) as process,
+        ):
             try:
-                yield process
+                yield Agent(process, PORT, log)
             finally:
-                process.terminate()  # runc hands it on
+                if process.poll() is None:
+                    tools.run(["runc", "delete", "--force", self.work.name])
 
     def _runc(self, command: Sequence[str]) -> list[str]:
         (self.work / "config.json").write_text(json.dumps(self._specification(command)))

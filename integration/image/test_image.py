@@ -9,14 +9,16 @@ from typing import Any
 
 import certifi
 import pytest
-import urllib3
 import yaml
 
 from dolphin_agent.kube.access import SERVICE_ACCOUNT
 from integration.image.build import HERE, version
 from integration.image.container import Container, Image
 from integration.kube import chart
-from integration.lib.agent import COMMAND
+from integration.lib import counters
+from integration.lib.agent import COMMAND, Agent
+from integration.lib.manifests import Manifests, PodManifest
+from integration.lib.netns import new_netns
 from integration.lib.wait import wait_until
 
 LIMIT = 100e6
@@ -24,6 +26,9 @@ LIMIT = 100e6
 ELF_MACHINES = {"amd64": 62, "arm64": 183}
 """EM_X86_64 and EM_AARCH64 of elf.h."""
 BPF = 247
+RECEIVED = "dolphin_ip_receive_packets_total"
+PUSHES = "dolphin_agent_otlp_pushes_total"
+PRIME = 23
 PROGRAMS = {"usr/bin/dolphin-agent", "usr/bin/python3", "usr/bin/python3.11"}
 
 
@@ -132,22 +137,44 @@ def test_stays_up_without_an_api_server(images: dict[str, Image], security: dict
         (account / name).write_text(content)
     mounts = ((account, str(SERVICE_ACCOUNT)), (Path("/proc"), "/host/proc"))
     environment = ("KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=1", "NODE_NAME=n")
-    made = Container(images[HERE], security, tmp_path, mounts, environment)
-    with made.running("run", "--proc-root=/host/proc", "--listen=127.0.0.1:10001") as process:
-        wait_until(lambda: get("/healthz") == (200, "ok\n"), deadline=30, what="it is alive")
-        wait_until(lambda: "127.0.0.1:1" in get("/readyz")[1], deadline=30, what="it says what is missing")
-        assert get("/readyz")[0] == 503
-        assert process.poll() is None
-        process.terminate()
-        said, _ = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert "Traceback" not in said
+    with Container(images[HERE], security, tmp_path, mounts, environment).agent("--proc-root=/host/proc") as agent:
+        wait_until(lambda: answer(agent, "/healthz") == (200, "ok\n"), deadline=30, what="it is alive")
+        wait_until(lambda: "127.0.0.1:1" in agent.get("/readyz")[1], deadline=30, what="it says what is missing")
+        assert agent.get("/readyz")[0] == 503
+        assert agent.terminate()[0] == 0
+        assert "Traceback" not in agent.log
 
 
-def get(path: str) -> tuple[int, str]:
+def answer(agent: Agent, path: str) -> tuple[int, str]:
     """What the agent answers; nothing before it is up."""
     try:
-        answer = urllib3.request("GET", f"http://127.0.0.1:10001{path}", retries=False)
-    except urllib3.exceptions.HTTPError:
+        return agent.get(path)
+    except OSError:
         return 0, ""
-    return answer.status, answer.data.decode()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_counts_and_pushes(images: dict[str, Image], security: dict[str, Any], tmp_path: Path, protocol: str) -> None:
+    """Under the chart's rights it counts what the kernel does, and has what either protocol of OTLP needs."""
+    files = tmp_path / "files"
+    files.mkdir()
+    manifests = Manifests(files)
+    manifests.write_policy("all", ["ipReceive"])
+    with new_netns("image-pod") as pod:
+        manifests.write_pods(PodManifest("web", pod.path))
+        pod.run(["ip", "link", "set", "lo", "up"])
+        mounts = ((files, "/files"), (pod.path.parent, str(pod.path.parent)))
+        options = ("--standalone", "--policies=/files/policies", "--pods=/files/pods.yaml", "--collect-interval=1s")
+        environment = (f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1")
+        with Container(images[HERE], security, tmp_path, mounts, environment).agent(*options) as agent:
+            agent.wait_ready()
+            wait_until(lambda: agent.metrics().series(RECEIVED), deadline=10, what="the pod is counted")
+            before = counters.read(pod)
+            pod.run(["ping", "-q", "-c", str(PRIME), "-i", "0.01", "127.0.0.1"])
+            received = (counters.read(pod) - before).ip_receive_packets("ipv4")
+            assert received == 2 * PRIME, "a request and its answer"
+            samples, _ = agent.settled(lambda: None)
+            assert samples.value(RECEIVED, ipfamily="ipv4") == received
+            wait_until(lambda: agent.value(PUSHES, result="failed") > 0, deadline=30, what="it has tried to push")
+            assert agent.terminate()[0] == 0
+            assert "Traceback" not in agent.log

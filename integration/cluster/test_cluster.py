@@ -31,9 +31,9 @@ Reading = tuple[dict[str, "Counters"], "Samples"]
 
 
 def programs(cluster: bed.Cluster) -> list[str]:
-    """The node's BPF programs, but for those with which the runtime guards each container's devices."""
-    lines = [line for line in cluster.node.run("bpftool prog list").splitlines() if not line.startswith(" ")]
-    return [line for line in lines if " cgroup_device " not in f"{line} "]
+    """The types of the node's BPF programs, but for those with which the runtime guards each container's devices."""
+    types = [program["type"] for program in json.loads(cluster.node.run("bpftool --json prog list"))]
+    return [one for one in types if one != "cgroup_device"]
 
 
 def apply(cluster: bed.Cluster, policy: Path) -> None:

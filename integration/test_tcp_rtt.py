@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.buckets import MICROSECONDS
 from integration.lib import links, traffic
 from integration.lib.counters import FAMILIES
 from integration.lib.manifests import PodManifest
@@ -52,7 +52,7 @@ def median_bucket(value: Distribution) -> int:
 
 def bucket_of(us: float) -> int:
     """The bucket that a value belongs to, by its bounds."""
-    return next(bucket for bucket in range(buckets.LAST + 1) if us <= buckets.upper_bound(bucket))
+    return next(bucket for bucket in range(MICROSECONDS.last + 1) if us <= MICROSECONDS.upper_bound(bucket))
 
 
 class Shown:
@@ -105,7 +105,10 @@ def test_median_is_that_of_ss(pods: Pair, watch: Watch, family: Family, delay: f
     assert EXCHANGES * 0.8 <= value.count + watch.lost_samples() <= EXCHANGES + 3
     assert abs(median_bucket(value) - bucket_of(statistics.median(read))) <= 1
     assert median_bucket(value) >= bucket_of(delay * 1000)
-    bounds = [(buckets.upper_bound(bucket - 1), buckets.upper_bound(bucket), n) for bucket, n in value.counts.items()]
+    bounds = [
+        (MICROSECONDS.upper_bound(bucket - 1), MICROSECONDS.upper_bound(bucket), n)
+        for bucket, n in value.counts.items()
+    ]
     assert sum(low * n for low, _, n in bounds) <= value.sum <= sum(high * n for _, high, n in bounds)
 
 

@@ -12,7 +12,7 @@ from dolphin_agent.export.otlp import make_exporter, make_resource, metrics_url,
 from dolphin_agent.export.otlp_data import BATCH, attributes, batches
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
-from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.buckets import MICROSECONDS, PER_OCTAVE
 from dolphin_agent.snapshot.flows import OTHER
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
@@ -64,7 +64,7 @@ def test_sum():
 
 
 @pytest.mark.parametrize(
-    "counts", [{}, {0: 7}, {3: 1, 5: 2}, {bucket: bucket + 1 for bucket in range(buckets.LAST + 1)}]
+    "counts", [{}, {0: 7}, {3: 1, 5: 2}, {bucket: bucket + 1 for bucket in range(MICROSECONDS.last + 1)}]
 )
 def test_exponential_histogram_is_the_kernels(counts):
     """Bucket by bucket, on the wire; no minimum and maximum, which nobody knows."""
@@ -82,8 +82,8 @@ def test_exponential_histogram_is_the_kernels(counts):
     found = {
         base ** (point.positive.offset + index + 1): n for index, n in enumerate(point.positive.bucket_counts) if n
     }
-    end = 2.0 ** (buckets.LAST_OCTAVE + 1 / buckets.PER_OCTAVE)
-    expected = {min(buckets.upper_bound(bucket), end): n for bucket, n in counts.items()}
+    end = 2.0 ** (MICROSECONDS.end + 1 / PER_OCTAVE)
+    expected = {min(MICROSECONDS.upper_bound(bucket), end): n for bucket, n in counts.items()}
     assert list(found.values()) == list(expected.values())
     assert all(math.isclose(a, b) for a, b in zip(found, expected, strict=True))
 

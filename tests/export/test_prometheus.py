@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dolphin_agent.export.prometheus import encode
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
-from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.buckets import MICROSECONDS
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
 RTT = BY_NAME["tcpRtt"].metrics[Granularity.FLOW][0]
@@ -39,7 +39,7 @@ def test_empty_snapshot_is_empty():
 
 def test_histogram_is_cumulative_and_whole():
     """A dozen bounds; every sample is at or below +Inf; a sample on a bound is in the bucket it bounds."""
-    value = Distribution({0: 1, 8: 2, 9: 4, buckets.LAST: 8}, sum=12345)
+    value = Distribution({0: 1, 8: 2, 9: 4, MICROSECONDS.last: 8}, sum=12345)
     text = encode(Snapshot(2.0, (Family(RTT, (), (DistributionPoint(Labels((("pod", "a"),)), value, 1.0),)),))).decode()
     (family,) = text_string_to_metric_families(text)
     found = {sample.labels.get("le", sample.name.rsplit("_", 1)[1]): sample.value for sample in family.samples}

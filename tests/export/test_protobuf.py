@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from dolphin_agent.export.protobuf import encode
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
-from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.buckets import MICROSECONDS, PER_OCTAVE
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 from tests.export.client_model import decode, native_buckets
 
@@ -41,8 +41,8 @@ def bounds(histogram):
         {0: 7},
         {1: 1, 2: 3, 3: 2},
         {0: 1, 8: 2, 9: 4, 30: 1, 31: 9, 88: 5},
-        {buckets.LAST: 3},
-        {bucket: bucket + 1 for bucket in range(buckets.LAST + 1)},
+        {MICROSECONDS.last: 3},
+        {bucket: bucket + 1 for bucket in range(MICROSECONDS.last + 1)},
     ],
     ids=str,
 )
@@ -54,11 +54,11 @@ def test_native_histogram_is_the_kernels(counts):
     histogram = family.metric[0].histogram
     assert family.type == 4
     assert (histogram.sample_count, histogram.sample_sum) == (value.count, 12345)
-    assert (histogram.zero_count, histogram.zero_threshold) == (counts.get(0, 0), buckets.upper_bound(0))
+    assert (histogram.zero_count, histogram.zero_threshold) == (counts.get(0, 0), MICROSECONDS.upper_bound(0))
     assert len(histogram.positive_span) >= 1, "without a span it would be a classic one"
     above = {bucket: n for bucket, n in counts.items() if bucket}
-    end = 2.0 ** (buckets.LAST_OCTAVE + 1 / buckets.PER_OCTAVE)
-    expected = {min(buckets.upper_bound(bucket), end): n for bucket, n in above.items()}
+    end = 2.0 ** (MICROSECONDS.end + 1 / PER_OCTAVE)
+    expected = {min(MICROSECONDS.upper_bound(bucket), end): n for bucket, n in above.items()}
     found = bounds(histogram)
     assert len(found) == len(expected)
     for bound, n in zip(sorted(found), sorted(expected), strict=True):

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import (
     Buckets,
     ExponentialHistogram,
     ExponentialHistogramDataPoint,
+    Gauge,
     Metric,
     MetricsData,
     NumberDataPoint,
@@ -24,6 +25,8 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 
+from dolphin_agent.probes.items import MetricType
+from dolphin_agent.snapshot.buckets import PER_OCTAVE
 from dolphin_agent.snapshot.flows import EPHEMERAL, OTHER
 from dolphin_agent.snapshot.model import nanoseconds
 
@@ -39,9 +42,8 @@ BATCH = 2000
 """Data points in one request: about 1 MB before compression, and a collector takes 4 MiB by default (gRPC)."""
 
 SCALE = 2
-FIRST_INDEX = 15
-"""The exponential histogram's index of the kernel's bucket 0. At scale 2, index i ends at 2^((i + 1)/4), bucket b at
-2^(4 + b/4). Bucket 0 has what is smaller as well, the last one what is larger: neither has a place of its own there."""
+"""Index i ends at 2^((i + 1)/4). Bucket 0 has what is smaller as well, the last one what is larger: neither has a place
+of its own in an exponential histogram."""
 
 _NAMES = {
     "ipfamily": "network.type",
@@ -53,6 +55,7 @@ _NAMES = {
 }
 _PORTS = {"srcport": "source.port", "dstport": "destination.port"}
 _OTHER = dict(OTHER.pairs)
+_NO_START = 0
 _NOTHING_NEGATIVE = Buckets(offset=0, bucket_counts=[])
 
 Attributes = dict[str, str | int]
@@ -94,20 +97,21 @@ def _split(snapshot: Snapshot) -> Iterator[list[_Part]]:
 
 def _metric(part: _Part, taken: int, keys: Mapping[tuple[str, str], str]) -> Metric:
     declared = part.family.metric
-    data: Sum | ExponentialHistogram
-    if part.distributions:
-        data = ExponentialHistogram(
-            [_distribution(point, taken, keys) for point in part.distributions], AggregationTemporality.CUMULATIVE
-        )
-    else:
-        data = Sum(
-            [_number(point, taken, keys) for point in part.points], AggregationTemporality.CUMULATIVE, is_monotonic=True
-        )
+    data: Sum | Gauge | ExponentialHistogram
+    match declared.type:
+        case MetricType.COUNTER:
+            points = [_number(point, taken, keys, nanoseconds(point.start)) for point in part.points]
+            data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+        case MetricType.GAUGE:
+            data = Gauge([_number(point, taken, keys, _NO_START) for point in part.points])
+        case MetricType.HISTOGRAM:
+            distributions = [_distribution(point, taken, keys) for point in part.distributions]
+            data = ExponentialHistogram(distributions, AggregationTemporality.CUMULATIVE)
     return Metric(declared.name, declared.help, declared.unit, data)
 
 
-def _number(point: Point, taken: int, keys: Mapping[tuple[str, str], str]) -> NumberDataPoint:
-    return NumberDataPoint(attributes(point.labels, keys), nanoseconds(point.start), taken, point.value)
+def _number(point: Point, taken: int, keys: Mapping[tuple[str, str], str], start: int) -> NumberDataPoint:
+    return NumberDataPoint(attributes(point.labels, keys), start, taken, point.value)
 
 
 def _distribution(
@@ -124,7 +128,7 @@ def _distribution(
         sum=value.sum,
         scale=SCALE,
         zero_count=0,
-        positive=Buckets(offset=FIRST_INDEX + first, bucket_counts=counts),
+        positive=Buckets(offset=value.scale.first * PER_OCTAVE - 1 + first, bucket_counts=counts),
         negative=_NOTHING_NEGATIVE,
         flags=0,
         # Not known: the kernel keeps the counts and the sum. Both are optional on the wire, though not in the SDK.

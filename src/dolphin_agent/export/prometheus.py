@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.buckets import PER_OCTAVE
 from dolphin_agent.snapshot.model import NONE
 
 if TYPE_CHECKING:
@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
+APART = 2 * PER_OCTAVE
+"""Every so many buckets an upper bound is shown, two octaves apart: a dozen for each flow, not 90."""
 
-BOUNDS = tuple(range(8, buckets.LAST, 8))
-"""The buckets whose upper bounds are shown, 64 us to 67 s, two octaves apart: a dozen for each flow, not 90."""
-
-
-_UNITS = ("bytes", "microseconds")
+_UNITS = ("bytes", "microseconds", "seconds")
 """Those that OpenMetrics is told of, by the end of a metric's name."""
 
 
@@ -34,22 +32,23 @@ def encode(snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
         name = family.metric.name
         title = name.removesuffix("_total") if openmetrics else name
         lines.append(f"# HELP {title} {family.metric.help}")
-        lines.append(f"# TYPE {title} {'histogram' if family.distributions else 'counter'}")
+        lines.append(f"# TYPE {title} {family.metric.type}")
         unit = title.rpartition("_")[2]
         if openmetrics and unit in _UNITS:
             lines.append(f"# UNIT {title} {unit}")
         lines.extend(f"{name}{{{_all(common, flow)}}} {value}" for common, value, _, flow in family.points)
         for common, samples, _, flow in family.distributions:
-            lines.extend(_histogram(name, _all(common, flow), samples, ".0" if openmetrics else ""))
+            lines.extend(_histogram(name, _all(common, flow), samples, openmetrics=openmetrics))
     lines.append("")
     return "\n".join(lines).encode()
 
 
-def _histogram(name: str, labels: str, value: Distribution, decimals: str) -> Iterator[str]:
+def _histogram(name: str, labels: str, value: Distribution, *, openmetrics: bool) -> Iterator[str]:
     counts = sorted(value.counts.items())
-    for bound in BOUNDS:
-        below = sum(count for bucket, count in counts if bucket <= bound)
-        yield f'{name}_bucket{{{labels},le="{buckets.upper_bound(bound):.0f}{decimals}"}} {below}'
+    for shown in range(APART, value.scale.last, APART):
+        below = sum(count for bucket, count in counts if bucket <= shown)
+        bound = repr(value.scale.upper_bound(shown))
+        yield f'{name}_bucket{{{labels},le="{bound if openmetrics else bound.removesuffix(".0")}"}} {below}'
     yield f'{name}_bucket{{{labels},le="+Inf"}} {value.count}'
     yield f"{name}_sum{{{labels}}} {value.sum}"
     yield f"{name}_count{{{labels}}} {value.count}"

@@ -10,6 +10,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from dolphin_agent.snapshot.buckets import PER_OCTAVE
 from dolphin_agent.snapshot.model import nanoseconds
 
 if TYPE_CHECKING:
@@ -20,15 +21,12 @@ if TYPE_CHECKING:
     from dolphin_agent.snapshot.model import Distribution, Labels, Snapshot
 
 COUNTER, GAUGE, UNTYPED, HISTOGRAM = 0, 1, 3, 4
-_OWN_TYPES = {"counter": COUNTER, "gauge": GAUGE}
+_TYPES = {"counter": COUNTER, "gauge": GAUGE, "histogram": HISTOGRAM}
+_VALUES = {COUNTER: 3, GAUGE: 2, UNTYPED: 5}
+"""Type -> the field that its value is in."""
 
 SCHEMA = 2
-"""Four buckets to an octave."""
-FIRST_INDEX = 16
-"""The native histogram's index of the kernel's bucket 0: at schema 2, index i ends at 2^(i/4), bucket b at
-2^(4 + b/4). The last bucket, without an end, is shown as if it ended a quarter of an octave after the one before."""
-ZERO_THRESHOLD = 16.0
-"""Bucket 0 is the zero bucket: all that is at most so many microseconds."""
+"""Four buckets to an octave: index i ends at 2^(i/4)."""
 
 
 def _varint(value: int) -> bytes:
@@ -73,16 +71,21 @@ def _families(snapshot: Snapshot) -> Iterator[bytes]:
     for family in snapshot.families:
         declared = family.metric
         head = _text(1, declared.name) + _text(2, declared.help)
-        kind = HISTOGRAM if family.distributions else COUNTER
-        counters = (
-            _nested(4, _kept(common) + _kept(flow) + _nested(3, _double(1, value) + _start(3, start)))
+        kind = _TYPES[declared.type]
+        numbers = (
+            _nested(4, _kept(common) + _kept(flow) + _value(kind, value, start))
             for common, value, start, flow in family.points
         )
         histograms = (
             _nested(4, _kept(common) + _kept(flow) + _nested(7, _histogram(value, start)))
             for common, value, start, flow in family.distributions
         )
-        yield head + _number(3, kind) + b"".join((*counters, *histograms))
+        yield head + _number(3, kind) + b"".join((*numbers, *histograms))
+
+
+def _value(kind: int, value: int, start: float) -> bytes:
+    """A gauge has no start."""
+    return _nested(_VALUES[kind], _double(1, value) + (_start(3, start) if kind == COUNTER else b""))
 
 
 def _labels(pairs: Iterable[tuple[str, str]]) -> bytes:
@@ -103,10 +106,12 @@ def _start(field: int, seconds: float) -> bytes:
 
 
 def _histogram(value: Distribution, start: float) -> bytes:
+    """Bucket 0 is the zero bucket; the last one is shown as if it ended a quarter of an octave after the one before."""
+    first_index = value.scale.first * PER_OCTAVE
     body = [_number(1, value.count), _double(2, value.sum)]
     body += [
         _number(5, _zigzag(SCHEMA)),
-        _double(6, ZERO_THRESHOLD),
+        _double(6, value.scale.upper_bound(0)),
         _number(7, value.counts.get(0, 0)),
     ]
     spans: list[list[int]] = []
@@ -115,7 +120,7 @@ def _histogram(value: Distribution, start: float) -> bytes:
     for bucket, count in sorted(value.counts.items()):
         if bucket == 0:
             continue
-        index = FIRST_INDEX + bucket
+        index = first_index + bucket
         if spans and index == end:
             spans[-1][1] += 1
         else:
@@ -133,8 +138,8 @@ def _histogram(value: Distribution, start: float) -> bytes:
 
 def _own_families(own: Iterable[OwnMetric]) -> Iterator[bytes]:
     for family in own:
-        kind = _OWN_TYPES.get(family.type, UNTYPED)
-        field, samples = {COUNTER: 3, GAUGE: 2}.get(kind, 5), []
+        kind = _TYPES.get(family.type, UNTYPED)
+        field, samples = _VALUES[kind], []
         for sample in family.samples:
             if not sample.name.endswith("_created"):
                 labels = _labels(sample.labels.items())

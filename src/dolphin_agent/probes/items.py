@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.policy.vocabulary import Granularity
@@ -57,6 +58,14 @@ class Ladder:
     rungs: tuple[Rung, ...]
 
 
+class MetricType(enum.StrEnum):
+    """What a metric's numbers are, by Prometheus's names."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
 class Field(enum.IntEnum):
     """Which number of a counter a metric shows: its index in (packets, bytes)."""
 
@@ -68,6 +77,7 @@ class Field(enum.IntEnum):
 class Counter:
     """One exported metric of an item, per IP family and, at flow granularity, per flow."""
 
+    type: ClassVar = MetricType.COUNTER
     name: str
     """The Prometheus name, with `_total`."""
     help: str
@@ -82,6 +92,7 @@ class Counter:
 class Histogram:
     """An exported distribution per flow, in the buckets of ebpf/rtt.bpf.c."""
 
+    type: ClassVar = MetricType.HISTOGRAM
     name: str
     help: str
     kind: Kind

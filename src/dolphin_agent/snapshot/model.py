@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from dolphin_agent.snapshot.buckets import MICROSECONDS, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dolphin_agent.probes.items import Counter, Histogram
+    from dolphin_agent.probes.items import MetricType
 
 Pairs = tuple[tuple[str, str], ...]
 """(name, value) of each label."""
@@ -44,13 +46,13 @@ def nanoseconds(seconds: float) -> int:
 
 
 class Point(NamedTuple):
-    """One series of a counter at one moment."""
+    """One series of a counter or gauge at one moment."""
 
     common: Labels
     """Those of the pod, task and metric."""
     value: int
     start: float
-    """When it began at zero, in seconds since the epoch."""
+    """When it began at zero, in seconds since the epoch; of no meaning for a gauge."""
     flow: Labels = NONE
     """Those of the flow, if it is one's."""
 
@@ -62,11 +64,12 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Distribution:
-    """A histogram in the kernel's buckets (snapshot/buckets.py)."""
+    """A histogram in the buckets of snapshot/buckets.py."""
 
     counts: Mapping[int, int] = field(default_factory=dict)
     """Bucket index -> samples; empty buckets are left out."""
-    sum: int = 0
+    sum: float = 0
+    scale: Scale = MICROSECONDS
 
     @property
     def count(self) -> int:
@@ -88,11 +91,31 @@ class DistributionPoint(NamedTuple):
         return self.common.pairs + self.flow.pairs
 
 
+class Metric(Protocol):
+    """What an exit says of all series of a metric, wherever it is declared."""
+
+    @property
+    def name(self) -> str:
+        """That of Prometheus; a counter's ends in `_total`."""
+
+    @property
+    def help(self) -> str:
+        """One sentence."""
+
+    @property
+    def unit(self) -> str:
+        """By UCUM, as OpenTelemetry writes them; empty where there is none."""
+
+    @property
+    def type(self) -> MetricType:
+        """A histogram has distributions, all others have points."""
+
+
 @dataclass(frozen=True)
 class Family:
     """All series of one metric."""
 
-    metric: Counter | Histogram
+    metric: Metric
     points: tuple[Point, ...] = ()
     distributions: tuple[DistributionPoint, ...] = ()
 

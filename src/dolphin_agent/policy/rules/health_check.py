@@ -36,7 +36,7 @@ def read_health_check(check: Field) -> HealthCheck | None:
         failure_threshold=parts["failureThreshold"].integer(1, MAX_FAILURE_THRESHOLD) or _DEFAULT.failure_threshold,
         period_seconds=parts["periodSeconds"].integer(1, MAX_PERIOD_SECONDS) or _DEFAULT.period_seconds,
         command=command,
-        ip_families=_ip_families(parts["ipFamilies"], command),
+        ip_families=_ip_families(parts["ipFamilies"]),
         port=port.integer(1, MAX_PORT),
         path=_path(parts["path"]),
     )
@@ -48,7 +48,7 @@ def _command(command: Field) -> Command:
     return found or _DEFAULT.command
 
 
-def _ip_families(families: Field, command: Command) -> tuple[IPFamily, ...]:
+def _ip_families(families: Field) -> tuple[IPFamily, ...]:
     if families.value in (None, [], [""]):
         return _DEFAULT.ip_families
     wanted: list[IPFamily] = []
@@ -56,8 +56,6 @@ def _ip_families(families: Field, command: Command) -> tuple[IPFamily, ...]:
         family = entry.choice(IPFamily)
         if family in wanted:
             entry.fault("listed twice; remove one")
-        elif family is IPFamily.IPV6 and command is Command.ARPING:
-            entry.fault("must be ipv4 with arping: IPv6 has no ARP; use ping for ipv6")
         elif family:
             wanted.append(family)
     return tuple(wanted)

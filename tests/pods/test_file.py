@@ -57,7 +57,40 @@ def test_ordinary_manifest(path):
         """
     labels = FrozenMap({"app": "web", "tier": ""})
 
-    assert read(path, text) == ((Pod("shop", "web-0", "5d9c1b3e", labels, "/run/netns/web"),), [])
+    assert read(path, text) == ((Pod("shop", "web-0", "5d9c1b3e", labels, "/run/netns/web", ips=("10.0.0.1",)),), [])
+
+
+@pytest.mark.parametrize(
+    ("status", "ips"),
+    [
+        ("{}", ()),
+        ("{podIP: ''}", ()),
+        ("{podIP: 10.0.0.1}", ("10.0.0.1",)),
+        ("{podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'FD00:0::7'}]}", ("10.0.0.1", "fd00::7")),
+    ],
+)
+def test_addresses(path, status, ips):
+    """As the API server writes them; none until there is one."""
+    pods, problems = read(path, f"{WEB}status: {status}\n")
+    assert ([pod.ips for pod in pods], problems) == ([ips], [])
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        ("{podIP: 10.0.0.256}", 'status.podIP "10.0.0.256": 10.0.0.256 is not an IP address'),
+        ("{podIPs: [{ip: 10.0.0.1}, {ip: 10.0.0.2}]}", "a second IPv4 address, 10.0.0.2; remove one"),
+        ("{podIPs: [{address: 10.0.0.1}]}", "is not an IP address"),
+        ("{podIPs: [10.0.0.1]}", "must be a list such as [{ip: 10.0.0.7}, {ip: 'fd00::7'}]"),
+        ("{podIPs: 10.0.0.1}", "must be a list such as"),
+    ],
+)
+def test_wrong_addresses(path, status, fault):
+    """Named, with the line."""
+    pods, (problem,) = read(path, f"{WEB}status: {status}\n")
+    assert pods == ()
+    assert problem.startswith("6: ")
+    assert fault in problem
 
 
 def test_defaults_and_streams(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from dolphin_agent.frozen import FrozenMap
@@ -10,6 +11,8 @@ from dolphin_agent.manifests.names import SUBDOMAIN_RULE, is_subdomain
 from dolphin_agent.pods.model import NETNS_ANNOTATION, Pod
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from dolphin_agent.manifests.stream import Document
 
 _ENDED = ("Succeeded", "Failed")
@@ -37,6 +40,7 @@ def read_pod(document: Document) -> tuple[Pod, tuple[Fault, ...]]:
         uid=reader.text("metadata", "uid") or f"{namespace}/{name}",
         labels=reader.labels(),
         netns_path=netns,
+        ips=reader.addresses(),
         host_network=host_network,
         terminated=terminated,
     )
@@ -79,6 +83,31 @@ class _Reader:
             self.fault(("metadata", "labels"), "must be a mapping")
             return FrozenMap()
         return FrozenMap({key: self.text("metadata", "labels", key) or "" for key in labels})
+
+    def addresses(self) -> tuple[str, ...]:
+        """Read `status.podIPs`, or `status.podIP` where there are none: of each IP family at most one."""
+        listed = self.value("status", "podIPs")
+        if listed is None:
+            alone = self.text("status", "podIP")
+            return tuple(self._addresses(("status", "podIP"), [alone] if alone else []))
+        if not (isinstance(listed, list) and all(isinstance(one, dict) for one in listed)):
+            self.fault(("status", "podIPs"), "must be a list such as [{ip: 10.0.0.7}, {ip: 'fd00::7'}]")
+            return ()
+        return tuple(self._addresses(("status", "podIPs"), [one.get("ip") for one in listed]))
+
+    def _addresses(self, path: tuple[str, ...], written: Iterable[object]) -> Iterator[str]:
+        taken: set[int] = set()
+        for one in written:
+            try:
+                address = ip_address(one if isinstance(one, str) else "")
+            except ValueError:
+                self.fault(path, f"{plain(one)} is not an IP address")
+                continue
+            if address.version in taken:
+                self.fault(path, f"a second IPv{address.version} address, {address}; remove one")
+                continue
+            taken.add(address.version)
+            yield str(address)
 
     def fault(self, path: tuple[str, ...], message: str) -> None:
         place = self._document.locate(path)

@@ -14,7 +14,6 @@ import queue
 import signal
 import threading
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,17 +22,16 @@ from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.desired import Desired
 from dolphin_agent.errors import BpfError, DolphinError, KubeError
-from dolphin_agent.export import prometheus, protobuf
 from dolphin_agent.export.http import Endpoint, Request, Response
-from dolphin_agent.export.negotiation import Format, choose, gzip, takes_gzip
 from dolphin_agent.export.otlp import OtlpPush, make_exporter, make_resource, wanted
 from dolphin_agent.export.own import OwnMetrics, Vitals
+from dolphin_agent.export.scrape import scrape
 from dolphin_agent.policy.vocabulary import NAMESPACE
 from dolphin_agent.probes.engine import Engine
 from dolphin_agent.probes.ladder import RETRY_SECONDS
 from dolphin_agent.probes.plan import Plan, make_plan
+from dolphin_agent.readings import Reading, Readings
 from dolphin_agent.snapshot.ledger import Ledger
-from dolphin_agent.snapshot.model import Snapshot
 from dolphin_agent.standalone import Standalone
 from dolphin_agent.status.describe import Status, describe
 from dolphin_agent.status.node_monitor import Numbers, numbers
@@ -43,12 +41,6 @@ if TYPE_CHECKING:
     from dolphin_agent.pods.backend import Backend
     from dolphin_agent.source import Source
     from dolphin_agent.status.reporter import Reporter
-
-SHARED_SECONDS = 0.5
-"""Scrapes closer together than this share one reading; a scrape may be at most 1 s old."""
-
-ANSWER_SECONDS = 5.0
-"""How long a scrape waits for the kernel thread."""
 
 TICK_SECONDS = 0.5
 """How often dead namespaces are looked for."""
@@ -84,25 +76,13 @@ class _Stop:
 _Message = Desired | _Read | _Stop
 
 
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What exporters and status pages see."""
-
-    snapshot: Snapshot = dataclasses.field(default_factory=Snapshot)
-    vitals: Vitals = dataclasses.field(default_factory=Vitals)
-    monotonic: float = float("-inf")
-    """When the counters were drained."""
-
-
 class Agent:
     """One run of the agent. Raises UnavailableError, ConfigError or ListenError before anything is attached."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._pending: Future[Reading] | None = None
-        self._reading = Reading()
+        self._readings = Readings(lambda: self._queue.put(_Read()))
         self._status = Status()
         self._desired: Desired | None = None
         self._plan = Plan()
@@ -120,9 +100,9 @@ class Agent:
         self._otlp: OtlpPush | None = None
         if wanted(config.otlp_endpoint):
             exporter, resource = make_exporter(config.otlp_endpoint), make_resource(config.node_name)
-            self._otlp = OtlpPush(exporter, resource, config.collect_interval, lambda: self._fresh().snapshot)
+            self._otlp = OtlpPush(exporter, resource, config.collect_interval, lambda: self._readings.fresh().snapshot)
         self._endpoint = Endpoint(config.listen, routes)
-        self._own = OwnMetrics(lambda: self._reading.vitals)
+        self._own = OwnMetrics(lambda: self._readings.latest.vitals)
         limits = Limits(config.max_flows, fold_ports=config.flow_ports == "service")
         self._engine = Engine(limits)
         self._ledger = Ledger(limits, config.flow_idle_timeout)
@@ -178,7 +158,7 @@ class Agent:
         endings = []
         if self._otlp:
             self._read()
-            endings.append(threading.Thread(target=self._otlp.end, args=(self._reading.snapshot,)))
+            endings.append(threading.Thread(target=self._otlp.end, args=(self._readings.latest.snapshot,)))
         if self._reporter:
             endings.append(threading.Thread(target=self._reporter.stop))
         for ending in endings:
@@ -297,45 +277,22 @@ class Agent:
             watch_ages=self._source.ages,
             pushes=self._otlp.pushes if self._otlp else {},
         )
-        with self._lock:
-            self._reading = Reading(snapshot, vitals, began)
-            pending, self._pending = self._pending, None
-        if pending:
-            pending.set_result(self._reading)
-
-    def _fresh(self) -> Reading:
-        """A reading at most SHARED_SECONDS old, for any thread. Raises TimeoutError."""
-        with self._lock:
-            if time.monotonic() - self._reading.monotonic < SHARED_SECONDS:
-                return self._reading
-            if self._pending is None:
-                self._pending = Future()
-                self._queue.put(_Read())
-            pending = self._pending
-        return pending.result(ANSWER_SECONDS)
+        self._readings.publish(Reading(snapshot, vitals, began))
 
     def _present_status(self) -> Status:
         return self._status if self._desired else Status(problems=self._source.waiting)
 
     def _count(self) -> Numbers:
         """Raises TimeoutError."""
-        reading = self._fresh()
+        reading = self._readings.fresh()
         return numbers(reading.snapshot, reading.vitals.lost)
 
     def _metrics(self, request: Request) -> Response:
         try:
-            reading = self._fresh()
+            reading = self._readings.fresh()
         except TimeoutError:
             return Response(b"the counters could not be read in time\n", status=503)
-        form = choose(request.accept)
-        if form is Format.PROTOBUF:
-            body = protobuf.encode(reading.snapshot, self._own.collect())
-        else:
-            is_open = form is Format.OPENMETRICS
-            body = prometheus.encode(reading.snapshot, openmetrics=is_open) + self._own.encode(openmetrics=is_open)
-        if takes_gzip(request.accept_encoding):
-            return Response(gzip(body), content_type=form.value, content_encoding="gzip")
-        return Response(body, content_type=form.value)
+        return scrape(request, reading.snapshot, self._own)
 
     def _ready(self, _: Request) -> Response:
         status = self._present_status()

@@ -1,10 +1,13 @@
 """Short ways to build the immutable values that tests are about."""
 
+from dataclasses import replace
+
 from dolphin_agent.frozen import FrozenMap
+from dolphin_agent.health.plan import Check
 from dolphin_agent.pods.backend import Backend
 from dolphin_agent.pods.model import Pod
 from dolphin_agent.policy.model import LabelSelector, MonitorPolicy, PodLabel, Requirement
-from dolphin_agent.policy.vocabulary import Granularity, Operator
+from dolphin_agent.policy.vocabulary import Command, Granularity, IPFamily, Operator
 
 
 def policy(name="p", items=("ipReceive",), select=None, pod_labels=(), granularity=Granularity.POD):
@@ -23,3 +26,11 @@ def backend(name="web", netns=4026532000, labels=None, incarnation=0):
     """A pod in namespace `default`."""
     pod = Pod("default", name, f"uid-{name}", FrozenMap(labels or {}), f"/run/netns/{name}")
     return Backend(pod, netns, incarnation)
+
+
+def check(**fields):
+    """A ping of pod `web` over IPv4, every second."""
+    made = Check(
+        "kube-system/p", "uid", "default/web", (), (), Command.PING, IPFamily.IPV4, "10.0.0.7", period=1, threshold=1
+    )
+    return replace(made, **fields)

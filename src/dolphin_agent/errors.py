@@ -6,6 +6,7 @@ DolphinError                    anything a user can act on: its text names the t
 ├── PodError                    a pod that cannot be monitored, with the reason
 ├── BpfError                    the kernel or libbpf said no (carries errno and the verifier's tail)
 │   └── UnavailableError        the machine lacks something every program needs (libbpf, BTF, a capability)
+├── ProbeError                  a health check that cannot be made on this node, whatever the pod does
 ├── ListenError                 the metrics port cannot be opened
 ├── KubeError                   the API server did not answer, or said no (carries the HTTP status)
 └── OccupiedError               another agent has this node
@@ -56,6 +57,10 @@ class BpfError(DolphinError):
 
 class UnavailableError(BpfError):
     """This machine lacks something that every BPF program needs."""
+
+
+class ProbeError(DolphinError):
+    """A health check cannot be made here, which says nothing about the pod."""
 
 
 class KubeError(DolphinError):

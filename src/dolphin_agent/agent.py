@@ -1,6 +1,7 @@
 """The composition root: builds every part, runs the one thread that owns the kernel's state, ends in reverse order.
 
     policies, pods --Desired--> plan --> engine (kernel) --counts--> ledger --Snapshot--> exporters
+                       └> checks --> prober (a thread) --results--┘
 
 Other threads put immutable values into the queue and read immutable readings; only `Agent.run` touches the rest.
 """
@@ -26,6 +27,9 @@ from dolphin_agent.export.http import Endpoint, Request, Response
 from dolphin_agent.export.otlp import OtlpPush, make_exporter, make_resource, wanted
 from dolphin_agent.export.own import OwnMetrics, Vitals
 from dolphin_agent.export.scrape import scrape
+from dolphin_agent.health import metrics as health_metrics
+from dolphin_agent.health.plan import HealthPlan, Impossible, plan_checks
+from dolphin_agent.health.prober import Prober
 from dolphin_agent.policy.vocabulary import NAMESPACE
 from dolphin_agent.probes.engine import Engine
 from dolphin_agent.probes.ladder import RETRY_SECONDS
@@ -86,6 +90,8 @@ class Agent:
         self._status = Status()
         self._desired: Desired | None = None
         self._plan = Plan()
+        self._health_plan = HealthPlan()
+        self._impossible: tuple[Impossible, ...] = ()
         self._incarnations: dict[tuple[str, int], int] = {}
         self._deaths: dict[tuple[str, int], float] = {}
         """Pod uid and namespace -> monotonic time at which it was found dead; until the source has looked again."""
@@ -93,7 +99,9 @@ class Agent:
         self._drained = float("-inf")
         self._drain_seconds = 0.0
 
-        kernel.require_privileges()
+        self._uncounted = kernel.uncounted()
+        if self._uncounted:
+            log.warning("health checks only", reason=self._uncounted)
         self._reporter: Reporter | None = None
         self._source = self._make_source(config)
         routes = {"/metrics": self._metrics, "/healthz": _healthy, "/readyz": self._ready}
@@ -106,6 +114,7 @@ class Agent:
         limits = Limits(config.max_flows, fold_ports=config.flow_ports == "service")
         self._engine = Engine(limits)
         self._ledger = Ledger(limits, config.flow_idle_timeout)
+        self._prober = Prober()
 
     def _make_source(self, config: Config) -> Source:
         if config.standalone:
@@ -133,7 +142,7 @@ class Agent:
             self._count,
             lambda fault: self._queue.put(_Stop(fault)),
         )
-        return Cluster(client, config.node_name, config.proc_root, self._queue.put)
+        return Cluster(client, config.node_name, config.proc_root, self._queue.put, self._uncounted)
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT; then detaches everything."""
@@ -164,6 +173,7 @@ class Agent:
         for ending in endings:
             ending.start()
         self._source.stop()
+        self._prober.close()
         self._engine.close()
         for ending in endings:
             ending.join()
@@ -206,6 +216,8 @@ class Agent:
             self._source.look()
         elif self._engine.has_room or (self._status.retry and now - self._applied >= RETRY_SECONDS):
             self._reconcile()
+        if self._ruled_out() != self._impossible:
+            self._tell()
         if now - self._drained >= self._config.collect_interval or self._engine.fill() >= DRAIN_FILL:
             self._drain()
 
@@ -214,6 +226,8 @@ class Agent:
         desired = self._desired
         if desired is None:
             return
+        self._health_plan = plan_checks(desired.policies, desired.pods)
+        self._prober.follow(self._health_plan.checks)
         backends = self._living(desired)
         self._plan = make_plan(desired.policies, backends, fold_ports=self._config.flow_ports == "service")
         self._drain()
@@ -222,7 +236,7 @@ class Agent:
         counted = [series for series in self._plan.series if series.backend not in status.without_slot]
         self._ledger.follow(counted, time.time(), status.kinds)
         self._applied = time.monotonic()
-        self._log_changes(describe(desired, self._plan, self._engine.status))
+        self._tell()
         self._read()
 
     def _living(self, desired: Desired) -> list[Backend]:
@@ -241,6 +255,17 @@ class Agent:
             for b in desired.backends
             if (b.pod.uid, b.netns) not in self._deaths
         ]
+
+    def _tell(self) -> None:
+        """Says what is new, now that something was applied or a health check turned out to be impossible."""
+        assert self._desired  # noqa: S101 - nothing can have changed before
+        self._impossible = self._ruled_out()
+        health = self._health_plan._replace(impossible=self._impossible)
+        self._log_changes(describe(self._desired, self._plan, self._engine.status, health))
+
+    def _ruled_out(self) -> tuple[Impossible, ...]:
+        """The health checks that cannot be made."""
+        return (*self._health_plan.impossible, *self._prober.impossible())
 
     def _log_changes(self, status: Status) -> None:
         for problem in status.problems:
@@ -261,7 +286,7 @@ class Agent:
     def _read(self) -> None:
         began = time.monotonic()
         self._drain()
-        snapshot = self._ledger.snapshot(time.time())
+        snapshot = health_metrics.added(self._ledger.snapshot(time.time()), self._prober.results())
         vitals = Vitals(
             lost=self._engine.lost(),
             hooks=self._engine.status.hooks,

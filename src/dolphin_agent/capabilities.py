@@ -7,7 +7,7 @@ from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 
-BITS = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+BITS = {"CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 """Of linux/capability.h; those that the agent has a use for."""
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.bpf.memory import MIB
 from dolphin_agent.bpf.tables import Tables
-from dolphin_agent.errors import BpfError
+from dolphin_agent.errors import BpfError, ProbeError
+from dolphin_agent.health.arping import open_arp
+from dolphin_agent.health.ping import REPLY, open_icmp
+from dolphin_agent.policy.vocabulary import IPFamily
 from dolphin_agent.probes import ladder
 from dolphin_agent.probes.engine import objects_directory
 from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, SERVICE_PORTS, Rung
@@ -27,12 +31,12 @@ class Row:
     item: str
     hooks: str
     verdict: str
-    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory."""
+    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory, and what a health check needs."""
     reason: str
 
 
 def check() -> tuple[list[Row], bool]:
-    """A row per rung, and whether every item can be counted. Nothing stays attached.
+    """A row per rung, and whether every item can be counted; health checks are told apart. Nothing stays attached.
 
     Raises UnavailableError when the machine lacks what every program needs.
     """
@@ -62,6 +66,7 @@ def check() -> tuple[list[Row], bool]:
     flows4, flows6 = tables.entries["flows4"], tables.entries["flows6"]
     room = f"{flows4} IPv4 and {flows6} IPv6 entries per CPU; {size} of kernel memory in all, with any policy"
     rows.append(Row("(flow tables)", f"--max-flows {limits.max_flows}", "fits", room))
+    rows.extend(_health_rows())
     return rows, able
 
 
@@ -86,6 +91,20 @@ def _try_all(tables: Tables) -> Iterator[tuple[Probe, str]]:
             yield probe, str(fault)
         else:
             yield probe, ""
+
+
+def _health_rows() -> Iterator[Row]:
+    """Whether the sockets of health checks can be had: no policy needs them that does not ask for ping or arping."""
+    for command, opened in (
+        ("ping", partial(open_icmp, "ping", IPFamily.IPV4, REPLY[IPFamily.IPV4])),
+        ("arping", open_arp),
+    ):
+        try:
+            opened().close()
+        except ProbeError as fault:
+            yield Row("healthCheck", command, "refused", str(fault))
+        else:
+            yield Row("healthCheck", command, "fits", "")
 
 
 def _refused(rung: Rung, reasons: dict[Probe, str]) -> str:

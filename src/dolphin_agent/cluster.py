@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dolphin_agent.desired import Desired
 from dolphin_agent.frozen import FrozenMap
 from dolphin_agent.kube.reflector import Reflector, Resource
+from dolphin_agent.pods.backend import Resolved
 from dolphin_agent.pods.objects import read_pod
 from dolphin_agent.pods.processes import ProcessResolver
 from dolphin_agent.policy.objects import PolicyObjects, pick_policy
@@ -34,14 +35,17 @@ def pods_on(node: str) -> Resource:
 
 
 class Cluster(Source):
-    """Follows one node's pods and all policies.
+    """Follows one node's pods and all policies; `uncounted` says why no pod can be counted, where that is so.
 
-    Raises ConfigError when the node's processes cannot be looked at.
+    Raises ConfigError when pods can be counted and the node's processes cannot be looked at.
     """
 
-    def __init__(self, client: Client, node: str, proc_root: Path, publish: Callable[[Desired], None]) -> None:
+    def __init__(
+        self, client: Client, node: str, proc_root: Path, publish: Callable[[Desired], None], uncounted: str = ""
+    ) -> None:
         super().__init__(publish)
-        self._resolver = ProcessResolver(proc_root)
+        self._uncounted = uncounted
+        self._resolver = None if uncounted else ProcessResolver(proc_root)
         self._pods: Reflector[Pod] = Reflector(client, pods_on(node), read_pod, self._wake.set)
         self._items: Reflector[dict[str, Any]] = Reflector(client, MONITOR_POLICIES, pick_policy, self._wake.set)
         self._policies = PolicyObjects()
@@ -57,7 +61,8 @@ class Cluster(Source):
         for reflector in (self._pods, self._items):
             reflector.stop()
         super().stop()
-        self._resolver.close()
+        if self._resolver:
+            self._resolver.close()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -80,15 +85,18 @@ class Cluster(Source):
             return None
         self._policies.take(items.objects)
         looked = time.monotonic()
-        backends, unmonitored = self._resolver.resolve(pods.objects.values())
+        backends, unmonitored = self._resolver.resolve(pods.objects.values()) if self._resolver else Resolved((), ())
         rejected = FrozenMap(self._policies.refusals)
         watching = (view.problem for view in (pods, items) if view.problem)
         refused = (f"{task}: {one.reason}" for task, one in rejected.items())
+        policies = tuple(self._policies.policies.values())
+        is_missed = self._uncounted and any(policy.monitor for policy in policies)
         return Desired(
-            tuple(self._policies.policies.values()),
+            policies,
             backends,
-            (*watching, *refused),
+            (*watching, *refused, *([self._uncounted] if is_missed else ())),
             rejected,
             unmonitored,
+            tuple(pods.objects.values()),
             looked,
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dolphin_agent.pods.backend import Backend, Unmonitored
+    from dolphin_agent.pods.model import Pod
     from dolphin_agent.policy.model import MonitorPolicy
     from dolphin_agent.policy.objects import Refusal
 
@@ -27,5 +28,7 @@ class Desired:
     """Task -> why its present form does not run; an earlier one may."""
     unmonitored: tuple[Unmonitored, ...] = ()
     """Pods that are none, and why."""
+    pods: tuple[Pod, ...] = ()
+    """All pods of the node, whether or not they are backends: health checks need addresses alone."""
     looked: float = field(default=0.0, compare=False)
     """Monotonic seconds: the backends' namespaces were theirs at this time or later."""

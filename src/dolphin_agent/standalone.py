@@ -40,5 +40,6 @@ class Standalone(Source):
             backends,
             tuple(str(problem) for problem in problems),
             unmonitored=unmonitored,
+            pods=self._pods.pods,
             looked=looked,
         )

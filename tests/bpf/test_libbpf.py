@@ -87,6 +87,31 @@ def test_both_capabilities_or_sys_admin_suffice(effective):
     kernel.require_privileges(f"CapEff:\t{effective}\n")
 
 
+NET_RAW = "0000000000002000"
+
+
+@pytest.mark.parametrize(
+    ("effective", "expected"),
+    [
+        (NET_RAW, "missing CAP_BPF and CAP_PERFMON: run as root"),
+        ("000000c000000000", ""),
+        ("000000c000002000", ""),
+        ("0000000000202000", ""),
+    ],
+)
+def test_health_checks_alone(effective, expected):
+    """NET_RAW without anything that counting takes is a choice; the reason is kept for who asks for items."""
+    assert kernel.uncounted(f"CapEff:\t{effective}\n").startswith(expected)
+    assert bool(kernel.uncounted(f"CapEff:\t{effective}\n")) == bool(expected)
+
+
+@pytest.mark.parametrize("effective", ["0000000000000000", "0000008000002000", "0000004000002000"])
+def test_half_of_what_counting_takes_is_a_mistake(effective):
+    """As is nothing at all."""
+    with pytest.raises(UnavailableError, match="missing CAP_"):
+        kernel.uncounted(f"CapEff:\t{effective}\n")
+
+
 def test_kernel_without_btf_is_named(monkeypatch, tmp_path):
     """Without BTF the error says which kernel option or mount is missing."""
     monkeypatch.setattr(kernel, "VMLINUX_BTF", tmp_path / "vmlinux")

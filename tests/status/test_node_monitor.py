@@ -1,7 +1,20 @@
 """What a node says of itself."""
 
+from dolphin_agent.health.metrics import added
+from dolphin_agent.health.tally import Tally
+from dolphin_agent.snapshot.model import Snapshot
 from dolphin_agent.status.describe import ItemStatus, Status, TaskStatus
-from dolphin_agent.status.node_monitor import AgentIdentity, Numbers, bounded, condition, status_of, without_numbers
+from dolphin_agent.status.health import HealthStatus
+from dolphin_agent.status.node_monitor import (
+    AgentIdentity,
+    Numbers,
+    bounded,
+    condition,
+    numbers,
+    status_of,
+    without_numbers,
+)
+from tests.builders import check
 
 AGENT = AgentIdentity("uid", "kube-system/dolphin-x", "1.0", "2026-01-01T00:00:00Z")
 NOW, LATER = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
@@ -33,6 +46,26 @@ def test_items_are_as_good_as_their_worst_ladder():
     assert opened["hooks"] == "tp_btf/y"
     assert opened["inexact"] == "tp_btf/y: may lose some"
     assert opened["reason"] == "tcpNewConnection inbound: fexit/x: EINVAL"
+
+
+def test_health_check_is_an_item():
+    """With its command, and why some pods cannot be asked."""
+    task = TaskStatus(TASK, 4, pods=2, health=HealthStatus("arping", 2, "no way (pod default/a)"))
+    found = status_of(AGENT, status(policies=(task,)), Numbers({}, 0, {TASK: 1}), NOW, {})
+    (policy,) = found["policies"]
+    assert policy["items"] == [
+        {"item": "healthCheck", "granularity": "arping", "hooks": "", "inexact": "", "reason": "no way (pod default/a)"}
+    ]
+    assert (policy["unhealthy"], found["unhealthy"]) == (1, 1)
+
+
+def test_unhealthy_pods_are_counted():
+    """By the status of their checks; one that is not known is not among them."""
+    healthy, unhealthy, unknown = Tally(check(), 1.0), Tally(check(), 1.0), Tally(check(), 1.0)
+    healthy.succeed(0.001)
+    unhealthy.fail()
+    counted = numbers(added(Snapshot(2.0), [one.result() for one in (healthy, unhealthy, unknown)]), {})
+    assert (counted.unhealthy, counted.series) == ({TASK: 1}, {TASK: 11})
 
 
 def test_rejected_policy():

@@ -6,10 +6,14 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dolphin_agent import capabilities
 from dolphin_agent.bpf import libbpf
 from dolphin_agent.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -23,14 +27,33 @@ Nothing is pinned, so no bpffs is needed; nothing is configured, so no CAP_NET_A
 def require_privileges(status: str | None = None) -> None:
     """Raises UnavailableError naming libbpf or the capabilities that are missing. BTF is checked per load."""
     libbpf.load()
+    if missing := _missing(status):
+        raise UnavailableError(_refusal(missing))
+
+
+def uncounted(status: str | None = None) -> str:
+    """Why this process can count nothing, though it may make health checks; empty where it can count.
+
+    Raises UnavailableError like require_privileges where it can do neither, or has half of what counting takes.
+    """
+    missing = _missing(status)
+    if len(missing) == len(CAPABILITIES) and capabilities.held("CAP_NET_RAW", status):
+        return _refusal(missing)
+    require_privileges(status)
+    return ""
+
+
+def _missing(status: str | None) -> list[str]:
     if capabilities.held("CAP_SYS_ADMIN", status):
-        return
-    missing = [name for name in CAPABILITIES if not capabilities.held(name, status)]
-    if missing:
-        raise UnavailableError(
-            f"missing {' and '.join(missing)}: run as root, or add the capabilities "
-            f"({' '.join(CAPABILITIES)}) to the container's securityContext or the unit's AmbientCapabilities"
-        )
+        return []
+    return [name for name in CAPABILITIES if not capabilities.held(name, status)]
+
+
+def _refusal(missing: Sequence[str]) -> str:
+    return (
+        f"missing {' and '.join(missing)}: run as root, or add the capabilities "
+        f"({' '.join(CAPABILITIES)}) to the container's securityContext or the unit's AmbientCapabilities"
+    )
 
 
 def require_btf() -> None:

@@ -168,6 +168,7 @@ class Engine:
 
     def _open(self) -> Tables:
         if self._tables is None:
+            kernel.require_privileges()
             kernel.require_btf()
             self._tables = Tables(objects_directory(), self._limits)
             self._free = list(range(SLOTS - 1, 0, -1))

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf.layouts import SLOTS
+from dolphin_agent.health.plan import HealthPlan
 from dolphin_agent.probes.items import ITEMS
+from dolphin_agent.status.health import health_status
+from dolphin_agent.status.health import problems as health_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from dolphin_agent.probes.engine import EngineStatus
     from dolphin_agent.probes.ladder import Choice
     from dolphin_agent.probes.plan import Plan
+    from dolphin_agent.status.health import HealthStatus
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class TaskStatus:
     pods: int = 0
     items: tuple[tuple[str, str], ...] = ()
     """(item, granularity) of the form that runs."""
+    health: HealthStatus | None = None
+    """None where it asks for no health check."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,16 @@ class Status:
     """Something was refused that is worth trying again."""
 
 
-def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
-    """The status after a plan was applied."""
+def describe(desired: Desired, plan: Plan, engine: EngineStatus, health: HealthPlan | None = None) -> Status:
+    """The status after a plan was applied; `health` has all checks that cannot be made, whoever found it out."""
+    health = health or HealthPlan()
     pods: dict[str, set[str]] = {policy.task: set() for policy in desired.policies}
     for series in plan.series:
         pods[series.task].add(series.pod)
+    for check in health.checks:
+        pods[check.task].add(check.pod)
+    for impossible in health.impossible:
+        pods[impossible.task].add(impossible.pod)
     items = tuple(item_status(choice) for choice in engine.choices)
     problems = [*desired.problems]
     if engine.fault:
@@ -89,11 +100,12 @@ def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
         f"pod {names.get(uid, uid)}: more pods than the {SLOTS - 1} that can be counted at a time; not counted"
         for uid, _, _ in engine.without_slot
     )
+    problems.extend(health_problems(health.impossible))
     retry = bool(engine.fault) or any(not item.hooks for item in items)
     return Status(
         ready=True,
         tasks={task: len(names) for task, names in pods.items()},
-        policies=tuple(_policies(desired, {task: len(names) for task, names in pods.items()})),
+        policies=tuple(_policies(desired, {task: len(names) for task, names in pods.items()}, health)),
         pods=engine.backends,
         items=items,
         unmonitored={one.pod: one.reason for one in desired.unmonitored},
@@ -102,7 +114,7 @@ def describe(desired: Desired, plan: Plan, engine: EngineStatus) -> Status:
     )
 
 
-def _policies(desired: Desired, pods: Mapping[str, int]) -> Iterator[TaskStatus]:
+def _policies(desired: Desired, pods: Mapping[str, int], health: HealthPlan) -> Iterator[TaskStatus]:
     running = {policy.task: policy for policy in desired.policies}
     for task in sorted(running.keys() | desired.rejected.keys()):
         policy, rejected = running.get(task), desired.rejected.get(task)
@@ -113,6 +125,7 @@ def _policies(desired: Desired, pods: Mapping[str, int]) -> Iterator[TaskStatus]
             running=policy is not None,
             pods=pods.get(task, 0),
             items=tuple((name, granularity.value) for name, granularity in policy.monitor.items()) if policy else (),
+            health=health_status(policy, health),
         )
 
 

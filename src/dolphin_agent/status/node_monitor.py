@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dolphin_agent.health.metrics import STATUS
+from dolphin_agent.status.health import ITEM
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dolphin_agent.snapshot.model import Snapshot
     from dolphin_agent.status.describe import ItemStatus, Status, TaskStatus
@@ -22,7 +25,7 @@ MAX_POLICIES = 64
 """Twice as many as run at once."""
 MAX_TEXT = 1024
 """Characters of a message; the CustomResourceDefinition takes no longer one."""
-NUMBERS = ("series", "lost")
+NUMBERS = ("series", "lost", "unhealthy")
 """Fields that change all the time while traffic flows."""
 
 
@@ -47,15 +50,20 @@ class Numbers:
     """Task -> series."""
     lost: int = 0
     """Events that may be missing, over all items."""
+    unhealthy: Mapping[str, int] = field(default_factory=dict)
+    """Task -> health checks, by pod and IP family, whose pod is unhealthy."""
 
 
 def numbers(snapshot: Snapshot, lost: Mapping[tuple[str, str], int]) -> Numbers:
-    """Count the series of each task."""
+    """Count the series of each task, and its pods that are unhealthy."""
     series: Counter[str] = Counter()
+    unhealthy: Counter[str] = Counter()
     for family in snapshot.families:
         for common in (*(one.common for one in family.points), *(one.common for one in family.distributions)):
             series[dict(common.pairs)["task"]] += 1
-    return Numbers(series, sum(lost.values()))
+        if family.metric is STATUS:
+            unhealthy.update(dict(one.common.pairs)["task"] for one in family.points if not one.value)
+    return Numbers(series, sum(lost.values()), unhealthy)
 
 
 def status_of(
@@ -69,6 +77,7 @@ def status_of(
         "pods": status.pods,
         "series": sum(counted.series.values()),
         "lost": counted.lost,
+        "unhealthy": sum(counted.unhealthy.values()),
         "problems": bounded(status.problems, MAX_PROBLEMS),
         "policies": [_policy(task, status, counted) for task in _most(status.policies)],
         "unmonitored": [
@@ -130,9 +139,17 @@ def _policy(task: TaskStatus, status: Status, counted: Numbers) -> dict[str, Any
         "running": task.running,
         "pods": task.pods,
         "series": counted.series.get(task.task, 0),
-        "items": [_item(name, granularity, status.items) for name, granularity in task.items],
+        "unhealthy": counted.unhealthy.get(task.task, 0),
+        "items": [*(_item(name, granularity, status.items) for name, granularity in task.items), *_health(task)],
         "problems": bounded(problems, MAX_PROBLEMS),
     }
+
+
+def _health(task: TaskStatus) -> Iterator[dict[str, Any]]:
+    """The health check among the items; its command stands for a granularity."""
+    if task.health:
+        reason = task.health.reason[:MAX_TEXT]
+        yield {"item": ITEM, "granularity": task.health.command, "hooks": "", "inexact": "", "reason": reason}
 
 
 def _item(name: str, granularity: str, ladders: Iterable[ItemStatus]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dolphin_agent.kube.reflector import Reflector, Resource
 from dolphin_agent.policy.vocabulary import NAMESPACE
 from dolphin_agent.status.fold import Wanted, fold, pick_node
 from dolphin_agent.status.lease import Lease
-from dolphin_agent.status.node_monitor import API_VERSION, KIND, AgentIdentity, status_of, without_numbers
+from dolphin_agent.status.node_monitor import API_VERSION, KIND, NUMBERS, AgentIdentity, status_of, without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -195,7 +195,7 @@ class Reporter:
         """Whether its numbers are worth a write of their own."""
         if time.monotonic() - self._written_at < NUMBERS_SECONDS:
             return False
-        return any(abs(status[n] - self._written[n]) > MOVED * self._written[n] for n in ("series", "lost"))
+        return any(abs(status[n] - self._written[n]) > MOVED * self._written[n] for n in NUMBERS)
 
     def _find_owner(self) -> dict[str, Any]:
         """The Node, so that the object goes when the node goes."""

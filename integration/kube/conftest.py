@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import pytest
@@ -80,9 +80,10 @@ class Policies:
         labels: dict[str, str] | None = None,
         granularity: str = "pod",
         pod_label: Sequence[str] = (),
+        health: dict[str, Any] | None = None,
     ) -> Object:
         """Create or replace one."""
-        made = policy(name, items, labels=labels, granularity=granularity, pod_label=pod_label)
+        made = policy(name, items, labels=labels, granularity=granularity, pod_label=pod_label, health=health)
         return self._api.apply(f"{POLICIES}/{name}", made)
 
     def get(self, name: str) -> Object:

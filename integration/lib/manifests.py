@@ -33,12 +33,18 @@ def policy(
     granularity: str = "pod",
     labels: Mapping[str, str] | None = None,
     pod_label: Sequence[str] = (),
+    health: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return a MonitorPolicy for some items, of the pods with some labels (None: every pod)."""
+    """Return a MonitorPolicy for some items, of the pods with some labels (None: every pod).
+
+    `health` has the fields of an enabled health check.
+    """
     monitor: dict[str, dict[str, Any]] = {}
     for item in items:
         monitor.setdefault(_KINDS[item], {})[item] = {"aggregateType": granularity}
-    spec: dict[str, Any] = {"monitor": monitor}
+    spec: dict[str, Any] = {"monitor": monitor} if monitor else {}
+    if health is not None:
+        spec["healthCheck"] = {"enable": True, **health}
     if labels is not None:
         spec["selector"] = {"matchLabels": dict(labels)}
     if pod_label:
@@ -59,6 +65,7 @@ class PodManifest:
     netns: Path
     namespace: str = "default"
     labels: Mapping[str, str] = field(default_factory=dict)
+    ips: Sequence[str] = ()
 
     @property
     def label(self) -> str:
@@ -75,7 +82,8 @@ class PodManifest:
             "annotations": {"dolphin.io/netns": str(self.netns)},
         }
         spec = {"containers": [{"name": "main", "image": "none"}]}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        status = {"podIPs": [{"ip": ip} for ip in self.ips]}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
 
 class Manifests:

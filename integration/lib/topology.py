@@ -67,6 +67,35 @@ class Pair:
     router: Netns | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A bridge in a namespace of its own, and the pods at its ports; neighbours are found as anywhere."""
+
+    bridge: Pod
+    pods: tuple[Pod, ...]
+
+
+@contextmanager
+def bridged_pods(prefix: str = "node", count: int = 1) -> Iterator[Node]:
+    """Pods as most plugins join them; the namespaces are `<prefix>-bridge`, `<prefix>-0`, `<prefix>-1`, ..."""
+    with ExitStack() as stack:
+        bridge = _end(stack, f"{prefix}-bridge", "10.9.0.1", "fd09::1", device="br0")
+        pods = tuple(_end(stack, f"{prefix}-{n}", f"10.9.0.{n + 2}", f"fd09::{n + 2:x}") for n in range(count))
+        with bridge.netns.routes() as routes:
+            routes.link("add", ifname=bridge.device, kind="bridge")
+            (master,) = routes.link_lookup(ifname=bridge.device)
+            for number, pod in enumerate(pods):
+                with pod.netns.path.open() as there:
+                    peer = {"ifname": pod.device, "net_ns_fd": there.fileno()}
+                    routes.link("add", ifname=f"port{number}", kind="veth", peer=peer)
+                (port,) = routes.link_lookup(ifname=f"port{number}")
+                routes.link("set", index=port, master=master, state="up")
+        for pod in (bridge, *pods):
+            _configure(pod)
+        wait_quiet(bridge, *pods)
+        yield Node(bridge, pods)
+
+
 @contextmanager
 def joined_pair(prefix: str = "pod") -> Iterator[Pair]:
     """Two pods at the two ends of one veth pair; their namespaces are `<prefix>-a` and `<prefix>-b`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import time
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 INTERVAL = 1.0
+HEALTH_SECONDS = 10
+"""Between two pings of a pod: time for both exits to show the same."""
 PROMETHEUS_INDEX = 1
 """A native histogram's bucket has this number more than an exponential histogram's: the one is named after its end,
 the other after its beginning."""
@@ -46,13 +49,18 @@ def pods() -> Iterator[Pair]:
 
 @pytest.fixture
 def manifests(pods: Pair, tmp_path: Path) -> Manifests:
-    """Every item of both pods, with a pod label that needs every kind of care."""
+    """Every item of both pods and a health check, with a pod label that needs every kind of care."""
     made = Manifests(tmp_path)
     names = ["ipReceive", "ipSend", "tcpReceive", "tcpSend", "tcpRetrans"]
     made.write_policy("pod", [*names, "tcpNewConnection"], pod_label=["app", "example.com/tier"])
     made.write_policy("flow", [*names, "tcpRtt"], granularity="flow")
+    made.write_policy("health", [], pod_label=["example.com/tier"], health={"periodSeconds": HEALTH_SECONDS})
     labels = {"app": "web", "example.com/tier": "front"}
-    made.write_pods(*(PodManifest(n, p.netns.path, labels=labels) for n, p in (("a", pods.a), ("b", pods.b))))
+    # No way leads from here to the pods: this machine itself answers pings.
+    made.write_pods(
+        PodManifest("a", pods.a.netns.path, labels=labels, ips=["127.0.0.1"]),
+        PodManifest("b", pods.b.netns.path, labels=labels, ips=["127.0.0.2"]),
+    )
     return made
 
 
@@ -99,6 +107,7 @@ def labels_of(attributes: Mapping[str, Any]) -> Labels:
         "destination.port": "dstport",
         "dolphin.task": "task",
         "dolphin.direction": "direction",
+        "dolphin.command": "command",
         "k8s.pod.label.app": "app",
         "k8s.pod.label.example.com/tier": "example_com_tier",
     }
@@ -117,7 +126,7 @@ def pushed(metrics: list[Metric]) -> dict[tuple[str, Labels], Any]:
     """The last value of each series that was pushed: (value or buckets, sum, start)."""
     found: dict[tuple[str, Labels], Any] = {}
     for metric in metrics:
-        assert metric.temporality == "cumulative"
+        assert metric.temporality == ("" if metric.kind == "gauge" else "cumulative")
         for point in metric.points:
             key = (metric.name, labels_of(point.attributes))
             if isinstance(point, ExponentialPoint):
@@ -144,9 +153,13 @@ def scraped(agent: Agent) -> dict[tuple[str, Labels], Any]:
                 histogram = metric.histogram
                 buckets = native_buckets(histogram)
                 if histogram.zero_count:
-                    buckets[16] = histogram.zero_count  # OTLP has no zero bucket of that width
+                    # OTLP has no zero bucket of that width.
+                    buckets[round(math.log2(histogram.zero_threshold) * 2**histogram.schema)] = histogram.zero_count
                 value: Any = {index: n for index, n in buckets.items() if n}
                 start, total = histogram.created_timestamp, histogram.sample_sum
+            elif metric.HasField("gauge"):
+                found[family.name, labels] = (metric.gauge.value, None, 0)
+                continue
             else:
                 value, total, start = metric.counter.value, None, metric.counter.created_timestamp
             found[family.name, labels] = (value, total, start.seconds * 10**9 + start.nanos)
@@ -164,12 +177,22 @@ def test_both_exits_are_equal(
         env={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol},
     )
     talk(pods)
-    time.sleep(2)
-    pull = scraped(agent)
+    status = "dolphin_health_check_status"
+    wait_until(lambda: agent.value(status) == 2, deadline=2 * HEALTH_SECONDS, what="both pods have been asked")
+
+    def rests() -> tuple[dict[tuple[str, Labels], Any], dict[tuple[str, Labels], Any]] | None:
+        """A scrape and a push between two pings."""
+        pull = scraped(agent)
+        time.sleep(3 * INTERVAL)
+        push = pushed(made.metrics())
+        return (pull, push) if scraped(agent) == pull else None
+
+    found = wait_until(rests, deadline=3 * HEALTH_SECONDS, what="no ping in between")
+    assert found
+    pull, push = found
     assert len(pull) > 50
-    assert {name for name, _ in pull} >= {"dolphin_flow_tcp_rtt_microseconds", "dolphin_ip_send_bytes_total"}
-    time.sleep(3 * INTERVAL)
-    push = pushed(made.metrics())
+    names = {"dolphin_flow_tcp_rtt_microseconds", "dolphin_ip_send_bytes_total", status}
+    assert {name for name, _ in pull} >= names | {"dolphin_health_check_duration_seconds"}
     assert push.keys() ^ pull.keys() == set()
     assert {key: (value, push[key]) for key, value in pull.items() if push[key] != value} == {}
     metric = made.metrics()[-1]
@@ -177,6 +200,7 @@ def test_both_exits_are_equal(
     units = {metric.name: metric.unit for metric in made.metrics()}
     assert units["dolphin_ip_send_bytes_total"] == "By"
     assert units["dolphin_flow_tcp_rtt_microseconds"] == "us"
+    assert units["dolphin_health_check_duration_seconds"] == "s"
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["openmetrics", "protobuf"])

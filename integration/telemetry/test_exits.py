@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import signal
+import sys
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.lib import traffic
-from integration.lib.agent import Agent, running
+from integration.lib.agent import COMMAND, Agent, running
 from integration.lib.manifests import Manifests, PodManifest
 from integration.lib.topology import Pair, joined_pair
 from integration.lib.wait import wait_until
@@ -22,7 +23,7 @@ from integration.telemetry.prometheus import promtool_check_metrics
 from tests.export.client_model import decode, native_buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from integration.telemetry.conftest import StartCollector, StartPrometheus
@@ -69,8 +70,9 @@ def start_agent(manifests: Manifests, tmp_path: Path) -> Iterator[Callable[..., 
     """Start an agent that pushes every second."""
     contexts = []
 
-    def start(*options: str, env: Mapping[str, str] | None = None) -> Agent:
-        context = running(manifests, tmp_path, options=["--collect-interval", f"{INTERVAL}s", *options], env=env)
+    def start(*options: str, env: Mapping[str, str] | None = None, program: Sequence[str] = (str(COMMAND),)) -> Agent:
+        options = ("--collect-interval", f"{INTERVAL}s", *options)
+        context = running(manifests, tmp_path, options=options, env=env, program=program)
         agent = context.__enter__()
         contexts.append(context)
         agent.wait_ready(30)
@@ -166,15 +168,28 @@ def scraped(agent: Agent) -> dict[tuple[str, Labels], Any]:
     return found
 
 
+ENCODING_ANEW = """
+import sys
+from dolphin_agent import cli
+from dolphin_agent.export import otlp
+
+otlp.shortcut = lambda _: None
+sys.exit(cli.main())
+"""
+"""The agent with exporters that have no door for requests made already."""
+
+
+@pytest.mark.parametrize("program", [(str(COMMAND),), (sys.executable, "-c", ENCODING_ANEW)], ids=["", "encoding anew"])
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_both_exits_are_equal(
-    protocol: str, pods: Pair, start_agent: Callable[..., Agent], collector: StartCollector
+    protocol: str, program: Sequence[str], pods: Pair, start_agent: Callable[..., Agent], collector: StartCollector
 ) -> None:
     """Every series: labels, value, start, bucket by bucket."""
     made = collector()
     endpoint = made.http if protocol == "http/protobuf" else made.grpc
     agent = start_agent(
         env={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol},
+        program=program,
     )
     talk(pods)
     status = "dolphin_health_check_status"

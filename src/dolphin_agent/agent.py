@@ -24,7 +24,8 @@ from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.desired import Desired
 from dolphin_agent.errors import BpfError, DolphinError, KubeError
 from dolphin_agent.export.http import Endpoint, Request, Response
-from dolphin_agent.export.otlp import OtlpPush, make_exporter, make_resource, wanted
+from dolphin_agent.export.otlp import OtlpPush, make_resource
+from dolphin_agent.export.otlp_exporter import make_exporter, wanted
 from dolphin_agent.export.own import OwnMetrics, Vitals
 from dolphin_agent.export.scrape import scrape
 from dolphin_agent.health import metrics as health_metrics

@@ -8,8 +8,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from dolphin_agent.errors import ConfigError
-from dolphin_agent.export.otlp import make_exporter, make_resource, metrics_url, wanted
+from dolphin_agent.export.otlp import make_resource
 from dolphin_agent.export.otlp_data import BATCH, attributes, batches
+from dolphin_agent.export.otlp_exporter import make_exporter, metrics_url, wanted
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
 from dolphin_agent.snapshot.buckets import MICROSECONDS, PER_OCTAVE

@@ -1,38 +1,34 @@
 """Pushes each snapshot by OTLP, through OpenTelemetry's own exporters.
 
 Only the latest snapshot is ever sent, and it is cumulative: what could not be sent is in the next one, so that an
-outage costs neither memory nor totals. Everything that OTEL_EXPORTER_OTLP_* can say is left to the exporters.
+outage costs neither memory nor totals.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import structlog
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from dolphin_agent.errors import ConfigError
 from dolphin_agent.export.otlp_data import batches
+from dolphin_agent.export.otlp_exporter import shortcut
+from dolphin_agent.export.otlp_request import make_envelope, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.sdk.metrics.export import MetricExporter
 
     from dolphin_agent.snapshot.model import Snapshot
 
-PROTOCOLS = ("http/protobuf", "grpc")
-REQUEST_SECONDS = 5.0
-"""For one request and its repetitions, unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise."""
 LAST_SECONDS = 3.0
 """For the push at the end."""
 QUIET_SECONDS = 60.0
@@ -53,56 +49,6 @@ class Counts:
     """How long the last one took."""
 
 
-def wanted(endpoint: str | None, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether anybody asked for OTLP."""
-    return bool(endpoint) or any(
-        environment.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "METRICS_ENDPOINT")
-    )
-
-
-def make_exporter(endpoint: str | None, environment: Mapping[str, str] = os.environ) -> MetricExporter:
-    """The exporter of the protocol that is set. Raises ConfigError.
-
-    Imported here: the libraries of a protocol take 15 to 25 MiB.
-    """
-    protocol = (
-        environment.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
-        or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or PROTOCOLS[0]
-    )
-    options: dict[str, Any] = {}
-    if not _set("TIMEOUT", environment):
-        options["timeout"] = REQUEST_SECONDS
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
-            OTLPMetricExporter as HttpExporter,
-        )
-
-        if not _set("COMPRESSION", environment):
-            options["compression"] = Compression.Gzip
-        return HttpExporter(endpoint=endpoint and metrics_url(endpoint), **options)
-    if protocol == "grpc":
-        from grpc import Compression as GrpcCompression  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
-            OTLPMetricExporter as GrpcExporter,
-        )
-
-        if not _set("COMPRESSION", environment):
-            options["compression"] = GrpcCompression.Gzip
-        return GrpcExporter(endpoint=endpoint, **options)
-    raise ConfigError(f'OTEL_EXPORTER_OTLP_PROTOCOL "{protocol}": allowed: {", ".join(PROTOCOLS)}')
-
-
-def _set(name: str, environment: Mapping[str, str]) -> bool:
-    return any(environment.get(f"OTEL_EXPORTER_OTLP_{part}{name}") for part in ("METRICS_", ""))
-
-
-def metrics_url(endpoint: str) -> str:
-    """The URL that metrics go to: an endpoint without a path is a collector's base."""
-    return endpoint if urlsplit(endpoint).path.strip("/") else f"{endpoint.rstrip('/')}/v1/metrics"
-
-
 def make_resource(node: str | None) -> Resource:
     """Who measured: OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME add to it, and win."""
     own = {"service.name": "dolphin-agent", "service.version": version("dolphin-agent")}
@@ -121,8 +67,10 @@ class OtlpPush:
     ) -> None:
         """Take what to push with, and how often at least."""
         self._exporter = exporter
+        self._send = shortcut(exporter)
         self._resource = resource
         self._scope = InstrumentationScope("dolphin_agent", version("dolphin-agent"), SCHEMA)
+        self._envelope = make_envelope(resource, self._scope)
         self._interval = interval
         self._fresh = fresh
         self._stop = threading.Event()
@@ -162,15 +110,18 @@ class OtlpPush:
     def _push(self, snapshot: Snapshot) -> None:
         began = time.monotonic()
         try:
-            done = all(
-                self._exporter.export(batch) is MetricExportResult.SUCCESS
-                for batch in batches(snapshot, self._resource, self._scope)
-            )
+            done = all(result is MetricExportResult.SUCCESS for result in self._results(snapshot))
         except Exception:  # an exporter's fault must not end all later pushes
             log.exception("OTLP export failed")
             done = False
         before = self.counts
         self.counts = Counts(before.exported + done, before.failed + (not done), time.monotonic() - began)
+
+    def _results(self, snapshot: Snapshot) -> Iterator[MetricExportResult]:
+        """Sends one request after the other."""
+        if self._send:
+            return map(self._send, requests(snapshot, self._envelope))
+        return map(self._exporter.export, batches(snapshot, self._resource, self._scope))
 
 
 class _OncePerMinute(logging.Filter):

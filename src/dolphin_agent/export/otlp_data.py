@@ -63,7 +63,7 @@ _NOTHING_NEGATIVE = Buckets(offset=0, bucket_counts=[])
 Attributes = dict[str, str | int]
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Points of one metric that go into one request."""
 
     family: Family
@@ -74,19 +74,20 @@ class _Part(NamedTuple):
 def batches(snapshot: Snapshot, resource: Resource, scope: InstrumentationScope) -> Iterator[MetricsData]:
     """All of a snapshot, in requests that a collector takes; made one at a time, so that none waits in memory."""
     taken = nanoseconds(snapshot.taken)
-    for parts in _split(snapshot):
+    for parts in split(snapshot):
         metrics = [_metric(part, taken, snapshot.label_keys) for part in parts]
         found = ResourceMetrics(resource, [ScopeMetrics(scope, metrics, scope.schema_url or "")], resource.schema_url)
         yield MetricsData([found])
 
 
-def _split(snapshot: Snapshot) -> Iterator[list[_Part]]:
-    parts: list[_Part] = []
+def split(snapshot: Snapshot) -> Iterator[list[Part]]:
+    """All points, in as many lists as there must be requests."""
+    parts: list[Part] = []
     room = BATCH
     for family in snapshot.families:
         points, distributions = list(family.points), list(family.distributions)
         while points or distributions:
-            part = _Part(family, points[:room], distributions[: max(0, room - len(points))])
+            part = Part(family, points[:room], distributions[: max(0, room - len(points))])
             points, distributions = points[len(part.points) :], distributions[len(part.distributions) :]
             parts.append(part)
             room -= len(part.points) + len(part.distributions)
@@ -97,7 +98,7 @@ def _split(snapshot: Snapshot) -> Iterator[list[_Part]]:
         yield parts
 
 
-def _metric(part: _Part, taken: int, keys: Mapping[tuple[str, str], str]) -> Metric:
+def _metric(part: Part, taken: int, keys: Mapping[tuple[str, str], str]) -> Metric:
     declared = part.family.metric
     data: Sum | Gauge | ExponentialHistogram
     match declared.type:

@@ -22,7 +22,7 @@ class Labels:
     Writing them down takes an encoder longer than all the rest of a point: each keeps what it made of them here.
     """
 
-    __slots__ = ("_pairs", "protobuf", "text")
+    __slots__ = ("_pairs", "otlp", "protobuf", "text")
 
     def __init__(self, pairs: Pairs = ()) -> None:
         self._pairs = pairs
@@ -30,6 +30,8 @@ class Labels:
         """Of export/prometheus.py."""
         self.protobuf: bytes | None = None
         """Of export/protobuf.py."""
+        self.otlp: tuple[type, bytes] | None = None
+        """Of export/otlp_request.py: for which kind of point, and as its bytes."""
 
     @property
     def pairs(self) -> Pairs:

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 """How often dead namespaces are looked for."""
 
+LINGER_SECONDS = 60.0
+"""How long the last values of a pod that is gone wait to be scraped and pushed: most scrapers come once a minute."""
+
 DRAIN_FILL = 0.4
 """The share of a flow table that has it drained before its time: a full one costs detail."""
 
@@ -99,6 +102,8 @@ class Agent:
         self._applied = 0.0
         self._drained = float("-inf")
         self._drain_seconds = 0.0
+        self._scraped = float("-inf")
+        """When the reading was taken that was scraped last, in seconds since the epoch."""
 
         self._uncounted = kernel.uncounted()
         if self._uncounted:
@@ -235,7 +240,8 @@ class Agent:
         self._engine.apply(self._plan)
         status = self._engine.status
         counted = [series for series in self._plan.series if series.backend not in status.without_slot]
-        self._ledger.follow(counted, time.time(), status.kinds)
+        gone = self._ledger.backends - {backend.key for backend in backends}
+        self._ledger.follow(counted, time.time(), status.kinds, gone)
         self._applied = time.monotonic()
         self._tell()
         self._read()
@@ -281,8 +287,15 @@ class Agent:
 
     def _drain(self) -> None:
         self._drained = time.monotonic()
-        self._ledger.credit(self._engine.drain(), time.time())
+        now = time.time()
+        self._ledger.credit(self._engine.drain(), now)
+        self._ledger.release(self._exported(now))
         self._drain_seconds = time.monotonic() - self._drained
+
+    def _exported(self, now: float) -> float:
+        """Up to when each exit has had the last values of pods that are gone, or has been waited for long enough."""
+        exported = min(self._scraped, self._otlp.pushed) if self._otlp else self._scraped
+        return max(exported, now - max(LINGER_SECONDS, 2 * self._config.collect_interval))
 
     def _read(self) -> None:
         began = time.monotonic()
@@ -318,7 +331,9 @@ class Agent:
             reading = self._readings.fresh()
         except TimeoutError:
             return Response(b"the counters could not be read in time\n", status=503)
-        return scrape(request, reading.snapshot, self._own)
+        answer = scrape(request, reading.snapshot, self._own)
+        self._scraped = max(self._scraped, reading.snapshot.taken)
+        return answer
 
     def _ready(self, _: Request) -> Response:
         status = self._present_status()

@@ -183,6 +183,18 @@ def test_pod_that_left_frees_its_places():
     assert series(ledger, "dolphin_flow_ip_receive_packets_total") == {("other", "other"): 0}
 
 
+def test_pod_that_is_gone_keeps_its_flows_until_they_are_exported():
+    """However long ago they were seen; then their places are free."""
+    ledger = make_ledger(FLOWS)
+    ledger.credit(drain(flow(counts=(3, 300, 0, 0))), 2.0)
+    ledger.follow((), 3.0, gone={WEB.key})
+    ledger.credit(drain(owners={7: backend("db", 2).key}), 4.0 + IDLE)
+    assert series(ledger, "dolphin_flow_ip_receive_packets_total") == {("ephemeral", "80"): 3, ("other", "other"): 0}
+    assert ledger.flows == 1
+    ledger.release(3.0)
+    assert ledger.flows == 0
+
+
 @pytest.mark.parametrize(
     ("record", "ports", "protocol", "expected"),
     [

@@ -128,3 +128,67 @@ def test_kind_that_is_not_counted_has_no_series(ledger):
     )
     (family,) = ledger.snapshot(9.0).families
     assert {dict(point.labels)["direction"] for point in family.points} == {"inbound"}
+
+
+def named(ledger):
+    """pod -> value of all series, each once."""
+    points = [point for found in ledger.snapshot(9.0).families for point in found.points]
+    labels = [(found.metric.name, point.labels) for found in ledger.snapshot(9.0).families for point in found.points]
+    assert len(set(labels)) == len(labels), "two series with the same labels"
+    return {dict(point.labels)["pod"] for point in points}
+
+
+def test_pod_that_is_gone_lingers_with_its_last_values(ledger):
+    """What still arrives for it is counted; then it is forgotten, and its totals with it."""
+    credit(ledger, {WEB.key: counts(packets=10), DB.key: counts(packets=1)})
+    ledger.follow(make_plan([policy("a")], [DB]).series, 2.0, gone={WEB.key})
+    credit(ledger, {WEB.key: counts(packets=3), DB.key: counts(packets=1)})
+    expected = {("kube-system/a", "default/web"): 13, ("kube-system/a", "default/db"): 2}
+    assert values(ledger) == expected
+    ledger.release(1.9)
+    ledger.follow(make_plan([policy("a")], [DB]).series, 3.0, gone={WEB.key})
+    assert values(ledger) == expected, "a later plan changes nothing"
+    assert ledger.backends == {WEB.key, DB.key}
+    ledger.release(2.0)
+    assert values(ledger) == {("kube-system/a", "default/db"): 2}
+    assert ledger.backends == {DB.key}
+
+
+def test_last_pod_lingers_though_nothing_is_counted_any_more(ledger):
+    """With the last pod all programs go; what they counted is still true."""
+    credit(ledger, {WEB.key: counts(packets=10)})
+    ledger.follow((), 2.0, kinds=(), gone={WEB.key, DB.key})
+    assert values(ledger)["kube-system/a", "default/web"] == 10
+    ledger.release(2.0)
+    assert ledger.snapshot(9.0).families == ()
+    assert ledger.backends == set()
+
+
+@pytest.mark.parametrize("returned", [WEB, backend("web", 7), backend("web", 1, {}, 1)], ids=["same", "netns", "again"])
+def test_pod_that_returns_ends_the_lingering(ledger, returned):
+    """One series under its labels, at zero, with a start of its own."""
+    credit(ledger, {WEB.key: counts(packets=10)})
+    ledger.follow(make_plan([policy("a")], [DB]).series, 2.0, gone={WEB.key})
+    ledger.follow(make_plan([policy("a")], [DB, returned]).series, 3.0, gone={WEB.key} - {returned.key})
+    assert named(ledger) == {"default/web", "default/db"}
+    credit(ledger, {returned.key: counts(packets=2)})
+    assert values(ledger)["kube-system/a", "default/web"] == 2
+    starts = {dict(p.labels)["pod"]: p.start for p in ledger.snapshot(9.0).families[0].points}
+    assert starts == {"default/web": 3.0, "default/db": 1.0}
+    ledger.release(9.0)
+    assert values(ledger)["kube-system/a", "default/web"] == 2
+
+
+def test_pod_with_other_labels_lingers_beside_the_new_one(ledger):
+    """Other labels are another series."""
+    asked = policy("a", pod_labels=("app",))
+    ledger.follow(make_plan([asked], [WEB]).series, 2.0)
+    other = backend("web", 7, {"app": "new"})
+    ledger.follow(make_plan([asked], [other]).series, 3.0, gone={WEB.key})
+    assert {dict(p.labels)["app"] for p in ledger.snapshot(9.0).families[0].points} == {"web", "new"}
+
+
+def test_pod_that_is_not_selected_any_more_does_not_linger(ledger):
+    """It lives: its series ends with the wish for it."""
+    ledger.follow(make_plan([policy("a")], [DB]).series, 2.0)
+    assert named(ledger) == {"default/db"}

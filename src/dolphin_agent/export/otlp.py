@@ -76,6 +76,8 @@ class OtlpPush:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
         self.counts = Counts()
+        self.pushed = float("-inf")
+        """When the last snapshot was taken that was pushed as a whole, in seconds since the epoch."""
         quieten()
 
     @property
@@ -114,6 +116,8 @@ class OtlpPush:
         except Exception:  # an exporter's fault must not end all later pushes
             log.exception("OTLP export failed")
             done = False
+        if done:
+            self.pushed = snapshot.taken
         before = self.counts
         self.counts = Counts(before.exported + done, before.failed + (not done), time.monotonic() - began)
 

@@ -32,6 +32,11 @@ class Series:
     keys: tuple[str, ...] = ()
     """The podLabel keys that these are made of."""
 
+    @property
+    def name(self) -> tuple[object, ...]:
+        """What tells it apart outside: two with equal names would be exported under the same labels."""
+        return self.task, self.pod, self.item, self.granularity, self.labels
+
 
 @dataclass(frozen=True)
 class Plan:

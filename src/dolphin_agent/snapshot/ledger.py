@@ -2,7 +2,8 @@
 
 The kernel counts a kind once per backend however many tasks want it; a task's series is the backend's total less what
 it was when the series began. A pod's total is what was counted per pod plus what was counted per flow, so the flows
-shown and `other`, which is the rest, always make up the pod's series.
+shown and `other`, which is the rest, always make up the pod's series. The series of a pod that is gone linger, so that
+their last values are exported.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dolphin_agent.snapshot.flows import FIELDS, OTHER, Book, Books, labelled
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from dolphin_agent.bpf.flow_tables import Limits
     from dolphin_agent.pods.backend import BackendKey
@@ -47,6 +48,15 @@ class _Baseline:
     """The records themselves, so that no later one has the id of one of them."""
 
 
+@dataclass(frozen=True)
+class _End:
+    """Of a series whose pod is gone."""
+
+    at: float
+    kinds: frozenset[Kind]
+    """What was counted until then."""
+
+
 _NOTHING = (0, 0, 0, 0)
 _NO_SAMPLES = Distribution()
 
@@ -63,6 +73,13 @@ class Ledger:
         self._labels: dict[Series, dict[Pairs, Labels]] = {}
         """Series -> what its metrics add to its labels -> all of them, kept from snapshot to snapshot."""
         self._kinds: frozenset[Kind] = frozenset()
+        self._ends: dict[Series, _End] = {}
+        """Of the series that linger."""
+
+    @property
+    def backends(self) -> set[BackendKey]:
+        """Those that have series, or had them a moment ago."""
+        return set(self._totals)
 
     @property
     def flows(self) -> int:
@@ -90,21 +107,40 @@ class Ledger:
                         total[index + 1] += added[offset + 1]
         self._books.expire(books.values(), now - self._idle)
 
-    def follow(self, series: Iterable[Series], now: float, kinds: Iterable[Kind] = Kind) -> None:
+    def follow(
+        self, series: Iterable[Series], now: float, kinds: Iterable[Kind] = Kind, gone: Collection[BackendKey] = ()
+    ) -> None:
         """Makes the series those of a new plan. Call after a drain was credited and before the next one.
 
         A series that stays keeps its total and start; a new one begins at zero now. Kinds that the kernel lets
-        nobody count are left out: a zero would claim that nothing happened.
+        nobody count are left out: a zero would claim that nothing happened. The series of backends that are gone
+        linger until `release`, or until one with the same labels begins.
         """
-        self._kinds = frozenset(kinds)
         wanted = dict.fromkeys(series)
-        backends = {one.backend for one in wanted}
-        for gone in self._flows.keys() - backends:
-            self._books.forget(self._flows[gone])
+        named = {one.name for one in wanted}
+        ended = {one: _End(now, self._kinds) for one in self._series if one.backend in gone} | self._ends
+        kept = {one: baseline for one, baseline in self._series.items() if one in wanted and one not in ended}
+        self._ends = {one: end for one, end in ended.items() if one.name not in named}
+        self._kinds = frozenset(kinds)
+        self._keep({one.backend for one in (*wanted, *self._ends)})
+        began = {one: kept.get(one) or self._begin(one, now) for one in wanted}
+        self._series = began | {one: self._series[one] for one in self._ends}
+        self._labels = {one: self._labels.get(one) or {} for one in self._series}
+
+    def release(self, before: float) -> None:
+        """Forgets the series that linger since before that time."""
+        over = [one for one, end in self._ends.items() if end.at <= before]
+        for one in over:
+            del self._ends[one], self._series[one], self._labels[one]
+        if over:
+            self._keep({one.backend for one in self._series})
+
+    def _keep(self, backends: Collection[BackendKey]) -> None:
+        """Has totals and flows for these, and no others."""
+        for lost in self._flows.keys() - backends:
+            self._books.forget(self._flows[lost])
         self._totals = {key: self._totals.get(key, [0] * WORDS_PER_SLOT) for key in backends}
         self._flows = {key: self._flows.get(key) or Book() for key in backends}
-        self._series = {one: self._series.get(one) or self._begin(one, now) for one in wanted}
-        self._labels = {one: self._labels.get(one) or {} for one in wanted}
 
     def _begin(self, series: Series, now: float) -> _Baseline:
         counts = tuple(self._totals[series.backend])
@@ -127,15 +163,16 @@ class Ledger:
         points: dict[str, list[Point]] = {}
         distributions: dict[str, list[DistributionPoint]] = {}
         for series, baseline in self._series.items():
+            kinds = self._ends[series].kinds if series in self._ends else self._kinds
             for metric in BY_NAME[series.item].metrics[series.granularity]:
                 if isinstance(metric, Histogram):
-                    if metric.kind in self._kinds:
+                    if metric.kind in kinds:
                         made = self._distributions(series, baseline)
                         distributions.setdefault(metric.name, []).extend(made)
                     continue
                 found = points.setdefault(metric.name, [])
                 for kind, extra in metric.kinds:
-                    if kind not in self._kinds:
+                    if kind not in kinds:
                         continue
                     for family, label in FAMILY_LABEL.items():
                         labels = self._labelled(series, (("ipfamily", label), *extra))

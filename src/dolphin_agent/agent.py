@@ -23,11 +23,11 @@ from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.desired import Desired
 from dolphin_agent.errors import BpfError, DolphinError, KubeError
+from dolphin_agent.export.exposition import Exposition
 from dolphin_agent.export.http import Endpoint, Request, Response
 from dolphin_agent.export.otlp import OtlpPush, make_resource
 from dolphin_agent.export.otlp_exporter import make_exporter, wanted
 from dolphin_agent.export.own import OwnMetrics, Vitals
-from dolphin_agent.export.scrape import scrape
 from dolphin_agent.health import metrics as health_metrics
 from dolphin_agent.health.plan import HealthPlan, Impossible, plan_checks
 from dolphin_agent.health.prober import Prober
@@ -117,6 +117,7 @@ class Agent:
             self._otlp = OtlpPush(exporter, resource, config.collect_interval, lambda: self._readings.fresh().snapshot)
         self._endpoint = Endpoint(config.listen, routes)
         self._own = OwnMetrics(lambda: self._readings.latest.vitals)
+        self._exposition = Exposition(self._own)
         limits = Limits(config.max_flows, fold_ports=config.flow_ports == "service")
         self._engine = Engine(limits)
         self._ledger = Ledger(limits, config.flow_idle_timeout)
@@ -331,9 +332,9 @@ class Agent:
             reading = self._readings.fresh()
         except TimeoutError:
             return Response(b"the counters could not be read in time\n", status=503)
-        answer = scrape(request, reading.snapshot, self._own)
+        response = self._exposition.answer(reading.snapshot, request)
         self._scraped = max(self._scraped, reading.snapshot.taken)
-        return answer
+        return response
 
     def _ready(self, _: Request) -> Response:
         status = self._present_status()

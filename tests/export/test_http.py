@@ -1,12 +1,16 @@
 """The HTTP endpoint."""
 
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 
 from dolphin_agent.errors import ListenError
-from dolphin_agent.export.http import Endpoint, Response
+from dolphin_agent.export.http import CONNECTIONS, Endpoint, Response
 
 
 def get(port, path):
@@ -18,6 +22,10 @@ def get(port, path):
         return fault.code, fault.headers["Content-Type"], fault.read()
 
 
+begun = threading.Semaphore(0)
+"""Raised by each request for /slow."""
+
+
 def broken(_):
     """A route with a bug."""
     raise ValueError("bug")
@@ -26,9 +34,17 @@ def broken(_):
 @pytest.fixture
 def port():
     """A served endpoint."""
-    routes = {"/a": lambda _: Response(b"hello", content_type="text/x"), "/broken": broken}
+    over = threading.Event()
+
+    def slow(_):
+        begun.release()
+        over.wait(10)
+        return Response(b"late")
+
+    routes = {"/a": lambda _: Response(b"hello", content_type="text/x"), "/broken": broken, "/slow": slow}
     with Endpoint(("127.0.0.1", 0), routes) as endpoint:
         yield endpoint.port
+        over.set()
 
 
 def test_path_is_answered_by_its_function_whatever_the_query(port):
@@ -38,7 +54,7 @@ def test_path_is_answered_by_its_function_whatever_the_query(port):
 
 def test_unknown_path_lists_the_known_ones(port):
     """A mistyped path helps itself."""
-    assert get(port, "/metricz")[0::2] == (404, b"not found; there are /a /broken\n")
+    assert get(port, "/metricz")[0::2] == (404, b"not found; there are /a /broken /slow\n")
 
 
 def test_bug_in_one_path_is_an_answer_and_ends_nothing(port):
@@ -51,3 +67,40 @@ def test_taken_address_is_named_with_the_remedy(port):
     """The second listener says which address and what to do."""
     with pytest.raises(ListenError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use; .*--listen"):
         Endpoint(("127.0.0.1", port), {})
+
+
+def connect(port):
+    """A connection that has said nothing yet."""
+    return socket.create_connection(("127.0.0.1", port), 5)
+
+
+def test_silent_connections_make_room_for_others(port):
+    """The oldest of them ends first; one that is served is left alone while there are such."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(connect(port)) for _ in range(CONNECTIONS + 2)]
+        assert get(port, "/a")[0] == 200
+        assert [one.recv(1) for one in held[:3]] == [b""] * 3, "they were ended"
+        held[3].sendall(b"GET /a HTTP/1.0\r\n\r\n")
+        assert held[3].recv(1000).startswith(b"HTTP/1.0 200")
+
+
+def test_unfinished_answers_are_bounded_too(port):
+    """The oldest client ends when there are too many that have asked."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(connect(port)) for _ in range(CONNECTIONS)]
+        for one in held:
+            one.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+        for _ in held:
+            assert begun.acquire(timeout=5)
+        assert get(port, "/a")[0] == 200
+        assert held[0].recv(1) == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /a HTT", b"GET /a HTTP/1.0\r\n\r\n"])
+def test_client_that_goes_away_is_no_error(port, sent, capfd):
+    """Nothing is printed, whenever it resets the connection."""
+    with connect(port) as client:
+        client.sendall(sent)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert get(port, "/a")[0] == 200
+    assert capfd.readouterr().err == ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -16,7 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CLIENT_TIMEOUT = 10.0
-"""Seconds a client may take for its request or for one write of the answer."""
+"""Seconds a client may be silent in its request, and may take for the whole answer."""
+
+CONNECTIONS = 64
+"""At once: each has a thread. One more costs the oldest that has not asked for anything yet, else the oldest of all."""
+
+_RESET = struct.pack("ii", 1, 0)
+"""Of SO_LINGER (socket(7)): what is not sent when a connection is closed never will be."""
 
 log = structlog.get_logger()
 
@@ -67,12 +76,15 @@ class Endpoint:
 
 
 def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], Response]]) -> ThreadingHTTPServer:
+    connections = _Connections()
+
     class Handler(BaseHTTPRequestHandler):
         timeout = CLIENT_TIMEOUT
         server_version = "dolphin-agent"
         sys_version = ""
 
         def do_GET(self) -> None:
+            connections.asked(self.request)
             answer = routes.get(self.path.partition("?")[0])
             request = Request(self.headers.get("Accept"), self.headers.get("Accept-Encoding"))
             try:
@@ -89,6 +101,8 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], R
                 self.end_headers()
                 self.wfile.write(response.body)
             except OSError as fault:
+                # Or the kernel would go on with what it has of the answer, at whatever pace.
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 log.debug("client went away", path=self.path, reason=str(fault))
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's signature
@@ -98,8 +112,55 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], R
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         daemon_threads = True
         block_on_close = False
+        request_queue_size = 2 * CONNECTIONS
+
+        def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base class
+            connections.add(request)
+            super().process_request(request, client_address)
+
+        def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as in the base class
+            connections.discard(request)
+            super().shutdown_request(request)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 - as in the base class
+            log.debug("request ended early", reason=str(sys.exception()))
 
     return Server(address, Handler)
+
+
+class _Connections:
+    """Those that are open, each kind oldest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._silent: dict[socket.socket, None] = {}
+        self._answered: dict[socket.socket, None] = {}
+
+    def add(self, one: socket.socket) -> None:
+        """Counts one that was accepted, and ends another if it is one too many: its thread sees the end."""
+        with self._lock:
+            if len(self._silent) + len(self._answered) >= CONNECTIONS:
+                oldest = next(iter(self._silent or self._answered))
+                self._forget(oldest)
+                with suppress(OSError):  # the client may have been quicker
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._silent[one] = None
+
+    def asked(self, one: socket.socket) -> None:
+        """Its request has arrived."""
+        with self._lock:
+            if one in self._silent:
+                self._forget(one)
+                self._answered[one] = None
+
+    def discard(self, one: socket.socket) -> None:
+        """It is about to be closed."""
+        with self._lock:
+            self._forget(one)
+
+    def _forget(self, one: socket.socket) -> None:
+        self._silent.pop(one, None)
+        self._answered.pop(one, None)
 
 
 def _index(routes: Mapping[str, Callable[[Request], Response]]) -> bytes:

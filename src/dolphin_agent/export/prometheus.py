@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dolphin_agent.snapshot.buckets import PER_OCTAVE
@@ -17,6 +18,10 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 APART = 2 * PER_OCTAVE
 """Every so many buckets an upper bound is shown, two octaves apart: a dozen for each flow, not 90."""
 
+
+_PART = 2000
+"""Lines that are joined and encoded in one step, during which no other thread runs."""
+
 _UNITS = ("bytes", "microseconds", "seconds")
 """Those that OpenMetrics is told of, by the end of a metric's name."""
 
@@ -27,20 +32,27 @@ def encode(snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
     Without `_created` series, which older servers store as if they were counters: start times leave by protobuf and
     OTLP.
     """
-    lines: list[str] = []
+    lines = _lines(snapshot, openmetrics=openmetrics)
+    parts = []
+    while part := list(islice(lines, _PART)):
+        part.append("")
+        parts.append("\n".join(part).encode())
+    return b"".join(parts)
+
+
+def _lines(snapshot: Snapshot, *, openmetrics: bool) -> Iterator[str]:
     for family in snapshot.families:
         name = family.metric.name
         title = name.removesuffix("_total") if openmetrics else name
-        lines.append(f"# HELP {title} {family.metric.help}")
-        lines.append(f"# TYPE {title} {family.metric.type}")
+        yield f"# HELP {title} {family.metric.help}"
+        yield f"# TYPE {title} {family.metric.type}"
         unit = title.rpartition("_")[2]
         if openmetrics and unit in _UNITS:
-            lines.append(f"# UNIT {title} {unit}")
-        lines.extend(f"{name}{{{_all(common, flow)}}} {value}" for common, value, _, flow in family.points)
+            yield f"# UNIT {title} {unit}"
+        for common, value, _, flow in family.points:
+            yield f"{name}{{{_all(common, flow)}}} {value}"
         for common, samples, _, flow in family.distributions:
-            lines.extend(_histogram(name, _all(common, flow), samples, openmetrics=openmetrics))
-    lines.append("")
-    return "\n".join(lines).encode()
+            yield from _histogram(name, _all(common, flow), samples, openmetrics=openmetrics)
 
 
 def _histogram(name: str, labels: str, value: Distribution, *, openmetrics: bool) -> Iterator[str]:

@@ -95,10 +95,11 @@ vm-preempt: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m integration.bench --kernels "$(BENCH_KERNELS)"
 
-# What a drain and a scrape cost in Python, a running agent with 20,000 flows, and one that asks 250 pods every second; on
-# this machine.
+# What a drain and a scrape cost in Python, beside what others would; a running agent with 20,000 flows, and one that asks
+# 250 pods every second; on this machine.
 bench-userspace: .venv/installed
 	$(BIN)/python -m integration.bench.userspace
+	$(BIN)/python -m integration.bench.exits
 	$(BIN)/python -m integration.bench.agent
 	$(BIN)/python -m integration.bench.health
 

@@ -26,7 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily
 
-from dolphin_agent.agent import SHARED_SECONDS, relax_collector
+from dolphin_agent.agent import relax_collector
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.export.exposition import Exposition
 from dolphin_agent.export.http import Endpoint
@@ -39,6 +39,7 @@ from dolphin_agent.policy.model import MonitorPolicy
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.engine import Drain
 from dolphin_agent.probes.plan import make_plan
+from dolphin_agent.readings import SHARED_SECONDS
 from dolphin_agent.snapshot.ledger import Ledger
 from integration.bench.userspace import BACKEND, SLOT, resident, table
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from dolphin_agent.snapshot.model import Labels, Snapshot
+
 
 SCRAPES = 100
 PARALLEL = 20

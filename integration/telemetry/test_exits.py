@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import signal
@@ -218,6 +219,67 @@ def test_both_exits_are_equal(
     assert units["dolphin_health_check_duration_seconds"] == "s"
 
 
+def packets_of_b(series: Mapping[tuple[str, Labels], Any]) -> list[tuple[int, int]]:
+    """Value and start of each series of packets that pod b received."""
+    name = "dolphin_ip_receive_packets_total"
+    return [
+        (int(v), start) for (one, of), (v, _, start) in series.items() if one == name and ("pod", "default/b") in of
+    ]
+
+
+def test_last_values_of_a_pod_that_is_gone(
+    pods: Pair, manifests: Manifests, start_agent: Callable[..., Agent], collector: StartCollector
+) -> None:
+    """They leave once more by both exits, to the last packet, and never again; if it returns, it begins at zero."""
+    made = collector()
+    before = pods.b.counters()
+    agent = start_agent(env={"OTEL_EXPORTER_OTLP_ENDPOINT": made.http})
+    wait_until(lambda: packets_of_b(scraped(agent)), deadline=10, what="the pod is counted")
+    declared = manifests.pods.read_text()
+    talk(pods)
+    manifests.write_pods(PodManifest("a", pods.a.netns.path))
+    wait_until(
+        lambda: json.loads(agent.get("/readyz")[1])["tasks"]["kube-system/pod"] == 1, deadline=10, what="it left"
+    )
+    moved = pods.b.counters() - before
+    counted = moved.ip_receive_packets("ipv4") + moved.ip_receive_packets("ipv6")
+
+    time.sleep(INTERVAL)  # or the scrape shares a reading from before
+    last = packets_of_b(scraped(agent))
+    assert sum(value for value, _ in last) == counted
+    time.sleep(2 * INTERVAL)
+    assert packets_of_b(scraped(agent)) == []
+    requests = [packets_of_b(pushed(request)) for request in made.requests()]
+    assert requests[-1] == []
+    assert [one for one in requests if one][-1] == last
+
+    manifests.pods.write_text(declared)
+    wait_until(lambda: packets_of_b(scraped(agent)), deadline=10, what="it is back")
+    again = packets_of_b(scraped(agent))
+    assert [value for value, _ in again] == [0] * len(last)
+    assert min(start for _, start in again) > max(start for _, start in last)
+
+
+MOST_OWN = 40
+
+
+def test_own_metrics_are_few(
+    pods: Pair, manifests: Manifests, start_agent: Callable[..., Agent], faulty: Faulty
+) -> None:
+    """Whatever is monitored: they do not grow with policies, pods or flows."""
+    for number in range(5):
+        manifests.write_policy(f"more{number}", ["ipReceive", "tcpRtt", "tcpSend"], granularity="flow")
+    agent = start_agent(env={"OTEL_EXPORTER_OTLP_ENDPOINT": faulty.url})
+    faulty.wait_received(1)
+    talk(pods)
+    time.sleep(1)
+    samples = agent.metrics()
+    own = sorted(str((name, dict(labels))) for name, labels in samples.values if name.startswith("dolphin_agent_"))
+    assert samples.value("dolphin_agent_tasks") == 7
+    assert len(samples.monitored()) > 10 * MOST_OWN
+    assert len(own) <= MOST_OWN, "\n".join(own)
+
+
 @pytest.mark.parametrize("native", [False, True], ids=["openmetrics", "protobuf"])
 def test_prometheus_answers_what_the_kernel_counted(
     native: bool,  # noqa: FBT001 - a parameter of the test
@@ -310,6 +372,31 @@ def test_push_in_trouble(mode: Answer | Fault, pods: Pair, start_agent: Callable
         what="the first push has all",
     )
     print(f"recovered after {time.monotonic() - recovered:.1f} s")
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_certificate_that_is_not_trusted(
+    protocol: str, start_agent: Callable[..., Agent], collector: StartCollector
+) -> None:
+    """One line, which names the remedy; with that, everything arrives."""
+    made = collector(tls=True)
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": made.http if protocol == "http/protobuf" else made.grpc,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+    }
+    agent = start_agent(env=variables)
+    lines = agent.log.count("\n")
+    wait_until(
+        lambda: agent.value("dolphin_agent_otlp_pushes_total", result="failed") >= 3, deadline=20, what="pushes fail"
+    )
+    said = [line for line in agent.log.splitlines() if "OTEL_EXPORTER_OTLP_CERTIFICATE" in line]
+    assert len(said) == 1, agent.log
+    assert agent.log.count("\n") - lines <= 1, agent.log
+    assert made.requests() == []
+    agent.terminate()
+    start_agent(env={**variables, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(made.ca)})
+    made.wait_for(lambda metrics: metrics)
 
 
 def test_end_with_a_collector_that_never_answers(pods: Pair, start_agent: Callable[..., Agent], faulty: Faulty) -> None:

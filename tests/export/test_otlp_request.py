@@ -10,9 +10,10 @@ from structlog.testing import capture_logs
 from dolphin_agent.export.otlp_data import BATCH, batches
 from dolphin_agent.export.otlp_exporter import PROTOCOLS, make_exporter, shortcut
 from dolphin_agent.export.otlp_request import make_envelope, requests
+from dolphin_agent.health.metrics import DURATION, STATUS
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME
-from dolphin_agent.snapshot import buckets
+from dolphin_agent.snapshot.buckets import MICROSECONDS, SECONDS
 from dolphin_agent.snapshot.flows import OTHER
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
@@ -32,16 +33,20 @@ SAMPLES = [
     Distribution(),
     Distribution({0: 7}, 3),
     Distribution({3: 1, 5: 2**40}, 2**60),
-    Distribution({bucket: bucket + 1 for bucket in range(buckets.LAST + 1)}, 1),
+    Distribution({bucket: bucket + 1 for bucket in range(MICROSECONDS.last + 1)}, 1),
 ]
+SLOW = Distribution({0: 1, SECONDS.last: 2}, 20.5, SECONDS)
 
 
 def snapshot(taken, value):
-    """Counters, with and without flows, and histograms; `other` is in both kinds."""
+    """Counters, with and without flows, histograms of both scales, and a gauge; `other` is in two kinds."""
     counted = tuple(Point(COMMON, value + n, 1.5 + n, flow) for n, flow in enumerate((*FLOWS, OTHER)))
     sampled = tuple(DistributionPoint(COMMON, one, 2.25, flow) for one in SAMPLES for flow in (FLOWS[0], OTHER))
     per_pod = (Point(COMMON, 0, 1.5), Point(COMMON, 2**63 - 1, 1.000001))
-    return Snapshot(taken, (Family(PACKETS, counted), Family(RTT, (), sampled), Family(OCTETS, per_pod)), KEYS)
+    checked = (Family(STATUS, (Point(COMMON, 1, 0.0),)), Family(DURATION, (), (DistributionPoint(COMMON, SLOW, 2.25),)))
+    return Snapshot(
+        taken, (Family(PACKETS, counted), Family(RTT, (), sampled), Family(OCTETS, per_pod), *checked), KEYS
+    )
 
 
 def by_the_sdk(made):

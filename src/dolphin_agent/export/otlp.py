@@ -34,6 +34,13 @@ LAST_SECONDS = 3.0
 QUIET_SECONDS = 60.0
 """Between two lines of the log about the same fault."""
 
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""By OpenSSL, and by the BoringSSL of gRPC."""
+TRUST = (
+    "the collector's certificate is not trusted: OTEL_EXPORTER_OTLP_CERTIFICATE must name the certificate of the "
+    "authority that signed it, and the endpoint a name that it is for"
+)
+
 SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
 
 log = structlog.get_logger()
@@ -141,6 +148,8 @@ class _OncePerMinute(logging.Filter):
             return False
         self._said[record.name] = now
         record.exc_info = None  # a stack trace of theirs tells users nothing
+        if UNTRUSTED in (said := record.getMessage()):
+            record.msg, record.args = f"{said} ({TRUST})", ()
         return True
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+    from dolphin_agent.snapshot.buckets import Scale
     from dolphin_agent.snapshot.model import DistributionPoint, Family, Pairs, Point, Snapshot
 
 BATCH = 2000
@@ -131,13 +132,18 @@ def _distribution(
         sum=value.sum,
         scale=SCALE,
         zero_count=0,
-        positive=Buckets(offset=value.scale.first * PER_OCTAVE - 1 + first, bucket_counts=counts),
+        positive=Buckets(offset=first_index(value.scale) + first, bucket_counts=counts),
         negative=_NOTHING_NEGATIVE,
         flags=0,
         # Not known: the kernel keeps the counts and the sum. Both are optional on the wire, though not in the SDK.
         min=None,  # type: ignore[arg-type]
         max=None,  # type: ignore[arg-type]
     )
+
+
+def first_index(scale: Scale) -> int:
+    """The index of bucket 0."""
+    return scale.first * PER_OCTAVE - 1
 
 
 def attributes(labels: Pairs, keys: Mapping[tuple[str, str], str]) -> Attributes:

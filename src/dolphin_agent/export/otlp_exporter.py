@@ -57,6 +57,8 @@ def make_exporter(endpoint: str | None, environment: Mapping[str, str] = os.envi
             options["compression"] = Compression.Gzip
         return HttpExporter(endpoint=endpoint and metrics_url(endpoint), **options)
     if protocol == "grpc":
+        # Else its core writes a line to standard error at each attempt, whatever the log's level and format.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from grpc import Compression as GrpcCompression  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
             OTLPMetricExporter as GrpcExporter,

@@ -19,13 +19,14 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 
-from dolphin_agent.export.otlp_data import FIRST_INDEX, SCALE, attributes, split
+from dolphin_agent.export.otlp_data import SCALE, attributes, first_index, split
+from dolphin_agent.probes.items import MetricType
 from dolphin_agent.snapshot.model import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogram, Sum
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogram, Gauge, Sum
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -51,11 +52,21 @@ def requests(snapshot: Snapshot, envelope: ExportMetricsServiceRequest) -> Itera
         for part in parts:
             declared = part.family.metric
             metric = metrics.add(name=declared.name, description=declared.help, unit=declared.unit)
-            if part.distributions:
-                _fill_histogram(metric.exponential_histogram, part.distributions, taken, snapshot.label_keys)
-            else:
-                _fill_sum(metric.sum, part.points, taken, snapshot.label_keys)
+            match declared.type:
+                case MetricType.COUNTER:
+                    _fill_sum(metric.sum, part.points, taken, snapshot.label_keys)
+                case MetricType.GAUGE:
+                    _fill_gauge(metric.gauge, part.points, taken, snapshot.label_keys)
+                case MetricType.HISTOGRAM:
+                    _fill_histogram(metric.exponential_histogram, part.distributions, taken, snapshot.label_keys)
         yield request
+
+
+def _fill_gauge(made: Gauge, points: Iterable[Point], taken: int, keys: Keys) -> None:
+    """One has no start."""
+    for common, value, _, flow in points:
+        point = made.data_points.add(time_unix_nano=taken, as_int=value)
+        point.MergeFromString(_kept(common, NumberDataPoint, keys) + _kept(flow, NumberDataPoint, keys))
 
 
 def _fill_sum(made: Sum, points: Iterable[Point], taken: int, keys: Keys) -> None:
@@ -79,7 +90,7 @@ def _fill_histogram(made: ExponentialHistogram, points: Iterable[DistributionPoi
         )
         if value.counts:
             first, last = min(value.counts), max(value.counts)
-            point.positive.offset = FIRST_INDEX + first
+            point.positive.offset = first_index(value.scale) + first
             point.positive.bucket_counts.extend(value.counts.get(bucket, 0) for bucket in range(first, last + 1))
         kind = ExponentialHistogramDataPoint
         point.MergeFromString(_kept(common, kind, keys) + _kept(flow, kind, keys))

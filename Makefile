@@ -4,7 +4,7 @@
 # make test-kube  against a real API server and etcd, which are built once, in minutes
 # make test-telemetry  the judges of what the agent exports: Prometheus, promtool, an OpenTelemetry Collector
 # make test-cluster  the chart in a real cluster, whose node is a guest               (CLUSTER_KERNELS="5.10 6.1": others)
-# make soak     load, many namespaces, little memory, kills
+# make soak     load, many namespaces, little memory, kills, many pods and flows
 # make bench    instructions per event, against integration/bench/baseline.json
 # make unit     the unit tests alone, in seconds
 # make lint     ruff, mypy, import-linter, clang-format
@@ -83,9 +83,11 @@ test-cluster: .venv/installed image
 	$(BIN)/python -m integration.telemetry.binaries
 	for kernel in $(CLUSTER_KERNELS); do $(BIN)/python -m pytest integration/cluster --node-kernel $$kernel || exit 1; done
 
-# Load and violent ends, too long for every change.
+# Load and violent ends, too long for every change; and, on this machine, what 10,000 pods, a million flows and a
+# collector that is away for ten minutes leave behind.
 soak: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- $(SOAK_TESTS)
+	$(BIN)/python -m integration.telemetry.soak
 
 # The same tests of items where the kernel may be preempted anywhere; 7.2 is built so.
 vm-preempt: .venv/installed

@@ -25,7 +25,7 @@ from integration.lib.agent import COMMAND, running
 from integration.lib.counters import FAMILIES
 from integration.lib.load import exchanging
 from integration.lib.manifests import PodManifest
-from integration.lib.netns import Netns, new_netns
+from integration.lib.netns import many_netns, new_netns
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from integration.lib.agent import Agent, Samples
     from integration.lib.counters import Counters
     from integration.lib.manifests import Manifests
+    from integration.lib.netns import Netns
     from integration.lib.topology import Pair
 
 MIB = 2**20
@@ -424,22 +425,6 @@ def to_itself(netns: Netns, count: int) -> None:
         made.bind(("127.0.0.1", 0))
         for _ in range(count):
             made.sendto(b"", made.getsockname())
-
-
-@contextmanager
-def many_netns(count: int) -> Iterator[list[Netns]]:
-    """Make namespaces by one command, for the length of a block."""
-
-    def batch(verb: str) -> None:
-        lines = "".join(f"netns {verb} {one.name}\n" for one in made)
-        subprocess.run(["ip", "-force", "-batch", "-"], input=lines, text=True, check=True, timeout=120)
-
-    made = [Netns(f"many-{number}") for number in range(count)]
-    batch("add")
-    try:
-        yield made
-    finally:
-        batch("delete")
 
 
 def test_pods_beyond_the_slots_are_named(manifests: Manifests, pods: Pair, start_agent: StartAgent) -> None:

@@ -188,6 +188,15 @@ def test_pod_with_other_labels_lingers_beside_the_new_one(ledger):
     assert {dict(p.labels)["app"] for p in ledger.snapshot(9.0).families[0].points} == {"web", "new"}
 
 
+def test_pod_that_returns_with_other_labels_ends_the_lingering(ledger):
+    """What it counts from now on is not added to what was its last value."""
+    asked = policy("a", pod_labels=("app",))
+    ledger.follow(make_plan([asked], [WEB]).series, 2.0)
+    ledger.follow((), 3.0, gone={WEB.key})
+    ledger.follow(make_plan([asked], [backend("web", 1, {"app": "new"})]).series, 4.0)
+    assert {dict(p.labels)["app"] for p in ledger.snapshot(9.0).families[0].points} == {"new"}
+
+
 def test_pod_that_is_not_selected_any_more_does_not_linger(ledger):
     """It lives: its series ends with the wish for it."""
     ledger.follow(make_plan([policy("a")], [DB]).series, 2.0)

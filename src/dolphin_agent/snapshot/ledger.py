@@ -114,15 +114,15 @@ class Ledger:
 
         A series that stays keeps its total and start; a new one begins at zero now. Kinds that the kernel lets
         nobody count are left out: a zero would claim that nothing happened. The series of backends that are gone
-        linger until `release`, or until one with the same labels begins.
+        linger until `release`, or until one with the same labels, or of the same backend, begins.
         """
         wanted = dict.fromkeys(series)
-        named = {one.name for one in wanted}
+        named, living = {one.name for one in wanted}, {one.backend for one in wanted}
         ended = {one: _End(now, self._kinds) for one in self._series if one.backend in gone} | self._ends
         kept = {one: baseline for one, baseline in self._series.items() if one in wanted and one not in ended}
-        self._ends = {one: end for one, end in ended.items() if one.name not in named}
+        self._ends = {one: end for one, end in ended.items() if one.name not in named and one.backend not in living}
         self._kinds = frozenset(kinds)
-        self._keep({one.backend for one in (*wanted, *self._ends)})
+        self._keep(living | {one.backend for one in self._ends})
         began = {one: kept.get(one) or self._begin(one, now) for one in wanted}
         self._series = began | {one: self._series[one] for one in self._ends}
         self._labels = {one: self._labels.get(one) or {} for one in self._series}

@@ -69,4 +69,4 @@ def lost(samples: Samples) -> dict[tuple[str, str], int]:
     series = samples.series(name)
     assert {labels["item"] for labels in series} >= ITEMS.keys(), "the agent says nothing of lost events"
     counts = {(labels["item"], labels["reason"]): int(samples.value(name, **labels)) for labels in series}
-    return {key: count for key, count in counts.items() if count and key[0] in ITEMS}
+    return {key: count for key, count in counts.items() if count and key[0] in {*ITEMS, "all"}}

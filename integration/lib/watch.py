@@ -82,11 +82,11 @@ class Watch:
 
     def lost_samples(self) -> int:
         """Round-trip samples that may be missing."""
-        return sum(count for (item, _), count in self._engine.lost().items() if item == "tcpRtt")
+        return sum(count for (item, _), count in self._engine.lost().items() if item in ("tcpRtt", "all"))
 
     def lost(self) -> dict[tuple[str, str], int]:
         """(item, reason) -> events that may be missing, where there are any."""
-        return {key: count for key, count in self._engine.lost().items() if count and key[0] in judge.ITEMS}
+        return {key: count for key, count in self._engine.lost().items() if count and key[0] in {*judge.ITEMS, "all"}}
 
     def close(self) -> None:
         """Detach."""

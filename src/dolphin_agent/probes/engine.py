@@ -147,7 +147,7 @@ class Engine:
         return {key for key, slot in self._slots.items() if self._tables.slot_of(key[1]) != slot}
 
     def lost(self) -> dict[tuple[str, str], int]:
-        """Events that may be missing, by (item, reason), since the agent started; an upper bound per item."""
+        """Events that may be missing, by (item, reason), since the agent started: upper bounds. `all`: of any item."""
         misses = self._climber.misses()
         closed = self._closed
         no_partition, no_sample = closed.without_partition, closed.without_sample
@@ -157,7 +157,7 @@ class Engine:
         found: dict[tuple[str, str], int] = {}
         for item in ITEMS:
             found[item.name, "recursion_misses"] = sum(misses.get(probe, 0) for probe in item.probes)
-            found[item.name, "no_partition"] = no_partition
+        found["all", "no_partition"] = no_partition
         found["tcpRtt", "table_full"] = no_sample
         return found
 

@@ -102,6 +102,7 @@ class Agent:
         self._applied = 0.0
         self._drained = float("-inf")
         self._drain_seconds = 0.0
+        self._fill = 0.0
         self._scraped = float("-inf")
         """When the reading was taken that was scraped last, in seconds since the epoch."""
 
@@ -289,6 +290,7 @@ class Agent:
     def _drain(self) -> None:
         self._drained = time.monotonic()
         now = time.time()
+        self._fill = self._engine.fill()
         self._ledger.credit(self._engine.drain(), now)
         self._ledger.release(self._exported(now))
         self._drain_seconds = time.monotonic() - self._drained
@@ -301,6 +303,7 @@ class Agent:
     def _read(self) -> None:
         began = time.monotonic()
         self._drain()
+        drained = time.monotonic()
         snapshot = health_metrics.added(self._ledger.snapshot(time.time()), self._prober.results())
         vitals = Vitals(
             lost=self._engine.lost(),
@@ -313,6 +316,9 @@ class Agent:
             flows_refused=self._ledger.refused,
             max_flows=self._config.max_flows,
             drain_seconds=self._drain_seconds,
+            snapshot_seconds=time.monotonic() - drained,
+            scrape_seconds=self._exposition.seconds,
+            map_fill=self._fill,
             map_bytes=self._engine.map_bytes,
             watch_ages=self._source.ages,
             pushes=self._otlp.pushes if self._otlp else {},

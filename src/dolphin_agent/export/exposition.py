@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ class Exposition:
         self._thread = ThreadPoolExecutor(1, "encode")
         self._lock = threading.Lock()
         self._waiting = 0
+        self.seconds = 0.0
+        """How long the last encoding took."""
         self._bodies: dict[tuple[Format, bool], tuple[Snapshot, Future[Response]]] = {}
 
     def answer(self, snapshot: Snapshot, request: Request) -> Response:
@@ -51,11 +54,13 @@ class Exposition:
                     self._bodies = {}
 
     def _encode(self, snapshot: Snapshot, form: Format, compressed: bool) -> Response:  # noqa: FBT001 - of one call
+        began = time.monotonic()
         if form is Format.PROTOBUF:
             body = protobuf.encode(snapshot, self._own.collect())
         else:
             is_open = form is Format.OPENMETRICS
             body = prometheus.encode(snapshot, openmetrics=is_open) + self._own.encode(openmetrics=is_open)
         if compressed:
-            return Response(gzip(body), content_type=form.value, content_encoding="gzip")
-        return Response(body, content_type=form.value)
+            body = gzip(body)
+        self.seconds = time.monotonic() - began
+        return Response(body, content_type=form.value, content_encoding="gzip" if compressed else "")

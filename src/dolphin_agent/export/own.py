@@ -26,7 +26,7 @@ class Vitals:
     """What the agent says about itself; one immutable reading."""
 
     lost: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(item, reason) -> events that may be missing since the agent started."""
+    """(item or `all`, reason) -> events that may be missing since the agent started."""
     hooks: tuple[str, ...] = ()
     """Hooks attached now."""
     pods: int = 0
@@ -39,6 +39,12 @@ class Vitals:
     max_flows: int = 0
     drain_seconds: float = 0.0
     """How long the last drain took, the wait for running programs included."""
+    snapshot_seconds: float = 0.0
+    """How long it took to make the last snapshot of the totals."""
+    scrape_seconds: float = 0.0
+    """How long it took to encode the last body for a scraper."""
+    map_fill: float = 0.0
+    """The share in use of the fullest flow table when it was drained last."""
     map_bytes: int = 0
     """Kernel memory of the counters."""
     watch_ages: Mapping[str, float] = field(default_factory=dict)
@@ -101,6 +107,9 @@ class OwnMetrics:
         gauge("flows", "Flows kept in detail now.", lambda v: v.flows)
         gauge("max_flows", "Flows kept in detail at most (--max-flows).", lambda v: v.max_flows)
         gauge("drain_seconds", "Duration of the last drain of the kernel's counters.", lambda v: v.drain_seconds)
+        gauge("snapshot_seconds", "Duration of making the last snapshot.", lambda v: v.snapshot_seconds)
+        gauge("scrape_seconds", "Duration of encoding the last body for a scraper.", lambda v: v.scrape_seconds)
+        gauge("map_fill", "Share in use of the fullest flow table, at the last drain.", lambda v: v.map_fill)
         gauge("map_bytes", "Kernel memory of the counters.", lambda v: v.map_bytes)
         gauge("resident_memory_bytes", "Resident memory of the agent.", lambda _: resident_bytes())
 

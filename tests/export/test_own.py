@@ -1,0 +1,42 @@
+"""The agent's own metrics."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from dolphin_agent.export.own import OwnMetrics, Vitals
+from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, SERVICE_PORTS
+
+MOST = 40
+
+
+def everything():
+    """The vitals of an agent in a cluster that counts all items by their first rungs, and pushes."""
+    ladders = (SERVICE_PORTS, *(ladder for item in ITEMS for ladder in item.ladders))
+    probes = {NETNS_EXIT, *(probe for ladder in ladders for probe in ladder.rungs[0].probes)}
+    return Vitals(
+        lost={
+            **{(item.name, "recursion_misses"): 1 for item in ITEMS},
+            ("all", "no_partition"): 1,
+            ("tcpRtt", "table_full"): 1,
+        },
+        hooks=tuple(program.hook for probe in probes for program in probe.programs),
+        watch_ages={"pods": 1.0, "monitorpolicies": 1.0},
+        pushes={"exported": 1, "failed": 1},
+    )
+
+
+def test_few_whatever_is_monitored():
+    own = OwnMetrics(everything)
+    samples = [sample for family in text_string_to_metric_families(own.encode().decode()) for sample in family.samples]
+    own.close()
+    assert all(sample.name.startswith("dolphin_agent_") for sample in samples)
+    assert len({(sample.name, *sample.labels.items()) for sample in samples}) == len(samples) <= MOST
+
+
+def test_values_are_the_vitals():
+    own = OwnMetrics(lambda: Vitals(map_fill=0.25, snapshot_seconds=0.5, scrape_seconds=0.75, drain_seconds=1.5))
+    text = own.encode().decode()
+    own.close()
+    assert "dolphin_agent_map_fill 0.25\n" in text
+    assert "dolphin_agent_snapshot_seconds 0.5\n" in text
+    assert "dolphin_agent_scrape_seconds 0.75\n" in text
+    assert "dolphin_agent_drain_seconds 1.5\n" in text

@@ -1,5 +1,8 @@
 """The quick way to OTLP: equal to what OpenTelemetry's own encoder makes of the same snapshot."""
 
+import gc
+import weakref
+
 import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricExportResult
@@ -7,6 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from structlog.testing import capture_logs
 
+from dolphin_agent.export.otlp import OtlpPush
 from dolphin_agent.export.otlp_data import BATCH, batches
 from dolphin_agent.export.otlp_exporter import PROTOCOLS, make_exporter, shortcut
 from dolphin_agent.export.otlp_request import make_envelope, requests
@@ -101,3 +105,32 @@ def test_other_exporters_do_not(way):
     with capture_logs() as said:
         assert shortcut(type("Other", (), way)()) is None
     assert [one["log_level"] for one in said] == ["info"]
+
+
+class Failing:
+    """Leaves what the libraries of exporters leave: an exception that refers to itself, and to the request."""
+
+    def __init__(self):
+        self.refused = []
+
+    def export(self, data):
+        try:
+            int("refused")
+        except ValueError as fault:
+            itself = fault
+        self.refused.append(weakref.ref(data))
+        assert itself.__traceback__
+        return MetricExportResult.FAILURE
+
+
+def test_push_that_fails_keeps_nothing():
+    """Not even until Python looks for garbage: an outage costs no memory."""
+    exporter = Failing()
+    push = OtlpPush(exporter, RESOURCE, 1.0, lambda: None)
+    gc.disable()
+    try:
+        push._push(snapshot(9.0, 1))
+    finally:
+        gc.enable()
+    assert push.pushes == {"exported": 0, "failed": 1}
+    assert [one() for one in exporter.refused] == [None]

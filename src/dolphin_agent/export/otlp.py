@@ -6,6 +6,7 @@ outage costs neither memory nor totals.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -125,6 +126,10 @@ class OtlpPush:
             done = False
         if done:
             self.pushed = snapshot.taken
+        else:
+            # The exceptions of the exporters' libraries refer to themselves by way of their frames, and these to the
+            # request: many pushes would fail before Python looks for such garbage by itself.
+            gc.collect(0)
         before = self.counts
         self.counts = Counts(before.exported + done, before.failed + (not done), time.monotonic() - began)
 

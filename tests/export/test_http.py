@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from dolphin_agent.errors import ListenError
-from dolphin_agent.export.http import CONNECTIONS, Endpoint, Response
+from dolphin_agent.export.http import CONNECTIONS, UNSENT_BYTES, Endpoint, Response
 
 
 def get(port, path):
@@ -32,7 +32,13 @@ def broken(_):
 
 
 @pytest.fixture
-def port():
+def large():
+    """What /large answers: the last of them."""
+    return [Response(bytes(UNSENT_BYTES // 2 + 1))]
+
+
+@pytest.fixture
+def port(large):
     """A served endpoint."""
     over = threading.Event()
 
@@ -41,7 +47,16 @@ def port():
         over.wait(10)
         return Response(b"late")
 
-    routes = {"/a": lambda _: Response(b"hello", content_type="text/x"), "/broken": broken, "/slow": slow}
+    def big(_):
+        begun.release()
+        return large[-1]
+
+    routes = {
+        "/a": lambda _: Response(b"hello", content_type="text/x"),
+        "/broken": broken,
+        "/slow": slow,
+        "/large": big,
+    }
     with Endpoint(("127.0.0.1", 0), routes) as endpoint:
         yield endpoint.port
         over.set()
@@ -54,7 +69,7 @@ def test_path_is_answered_by_its_function_whatever_the_query(port):
 
 def test_unknown_path_lists_the_known_ones(port):
     """A mistyped path helps itself."""
-    assert get(port, "/metricz")[0::2] == (404, b"not found; there are /a /broken /slow\n")
+    assert get(port, "/metricz")[0::2] == (404, b"not found; there are /a /broken /slow /large\n")
 
 
 def test_bug_in_one_path_is_an_answer_and_ends_nothing(port):
@@ -94,6 +109,40 @@ def test_unfinished_answers_are_bounded_too(port):
             assert begun.acquire(timeout=5)
         assert get(port, "/a")[0] == 200
         assert held[0].recv(1) == b""
+
+
+def ask(port, path):
+    """A client that asks, and reads nothing of a large answer."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(5)
+    client.connect(("127.0.0.1", port))
+    client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    return client
+
+
+def is_cut(client, size):
+    """Whether the answer ends before its length."""
+    received = 0
+    try:
+        while part := client.recv(1 << 20):
+            received += len(part)
+    except ConnectionResetError:
+        return True
+    return received < size
+
+
+def test_large_answers_that_wait_are_bounded(port, large):
+    """The oldest of them ends; those who share one do so for the price of one."""
+    with ExitStack() as stack:
+        first = stack.enter_context(ask(port, "/large"))
+        assert begun.acquire(timeout=5)
+        large[:] = [large[0], Response(bytes(UNSENT_BYTES // 2))]
+        same = [stack.enter_context(ask(port, "/large")) for _ in range(10)]
+        for _ in same:
+            assert begun.acquire(timeout=5)
+        assert is_cut(first, len(large[0].body))
+        assert not any(is_cut(one, UNSENT_BYTES // 2) for one in same)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /a HTT", b"GET /a HTTP/1.0\r\n\r\n"])

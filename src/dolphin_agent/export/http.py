@@ -24,6 +24,9 @@ CLIENT_TIMEOUT = 10.0
 CONNECTIONS = 64
 """At once: each has a thread. One more costs the oldest that has not asked for anything yet, else the oldest of all."""
 
+UNSENT_BYTES = 32 << 20
+"""Of different answers that are being sent at once; more costs those who have the oldest: slow readers keep them."""
+
 _RESET = struct.pack("ii", 1, 0)
 """Of SO_LINGER (socket(7)): what is not sent when a connection is closed never will be."""
 
@@ -92,6 +95,7 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], R
             except Exception:
                 log.exception("request failed", path=self.path)
                 response = Response(b"internal error, see the agent's log\n", status=500)
+            connections.sending(self.request, response)
             try:
                 self.send_response(response.status)
                 self.send_header("Content-Type", response.content_type)
@@ -134,16 +138,14 @@ class _Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._silent: dict[socket.socket, None] = {}
-        self._answered: dict[socket.socket, None] = {}
+        self._answered: dict[socket.socket, Response | None] = {}
+        """With what is being sent, if it is made already."""
 
     def add(self, one: socket.socket) -> None:
-        """Counts one that was accepted, and ends another if it is one too many: its thread sees the end."""
+        """Counts one that was accepted, and ends another if it is one too many."""
         with self._lock:
             if len(self._silent) + len(self._answered) >= CONNECTIONS:
-                oldest = next(iter(self._silent or self._answered))
-                self._forget(oldest)
-                with suppress(OSError):  # the client may have been quicker
-                    oldest.shutdown(socket.SHUT_RDWR)
+                self._end(next(iter(self._silent or self._answered)))
             self._silent[one] = None
 
     def asked(self, one: socket.socket) -> None:
@@ -153,10 +155,31 @@ class _Connections:
                 self._forget(one)
                 self._answered[one] = None
 
+    def sending(self, one: socket.socket, response: Response) -> None:
+        """Its answer is made; ends those that have the oldest one, if there is too much of them."""
+        with self._lock:
+            if one not in self._answered:
+                return
+            self._answered[one] = response
+            bodies = {id(made): len(made.body) for made in self._answered.values() if made}
+            total = sum(bodies.values())
+            for oldest, size in bodies.items():
+                if total <= UNSENT_BYTES or oldest == id(response):
+                    break
+                total -= size
+                for slow in [slow for slow, made in self._answered.items() if id(made) == oldest]:
+                    self._end(slow)
+
     def discard(self, one: socket.socket) -> None:
         """It is about to be closed."""
         with self._lock:
             self._forget(one)
+
+    def _end(self, one: socket.socket) -> None:
+        """Its thread sees the end of the connection, and closes it."""
+        self._forget(one)
+        with suppress(OSError):  # the client may have been quicker
+            one.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, one: socket.socket) -> None:
         self._silent.pop(one, None)

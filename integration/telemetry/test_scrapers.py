@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dolphin_agent.agent import SHARED_SECONDS
 from dolphin_agent.export.http import UNSENT_BYTES
+from dolphin_agent.readings import SHARED_SECONDS
 from integration.bench.agent import spray
 from integration.lib.agent import running
 from integration.lib.manifests import Manifests, PodManifest

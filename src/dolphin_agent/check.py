@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dolphin_agent import capabilities
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.bpf.memory import MIB
@@ -31,7 +32,7 @@ class Row:
     item: str
     hooks: str
     verdict: str
-    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory, and what a health check needs."""
+    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory, and what pods and health checks need."""
     reason: str
 
 
@@ -66,6 +67,7 @@ def check() -> tuple[list[Row], bool]:
     flows4, flows6 = tables.entries["flows4"], tables.entries["flows6"]
     room = f"{flows4} IPv4 and {flows6} IPv6 entries per CPU; {size} of kernel memory in all, with any policy"
     rows.append(Row("(flow tables)", f"--max-flows {limits.max_flows}", "fits", room))
+    rows.append(_pods_row())
     rows.extend(_health_rows())
     return rows, able
 
@@ -91,6 +93,14 @@ def _try_all(tables: Tables) -> Iterator[tuple[Probe, str]]:
             yield probe, str(fault)
         else:
             yield probe, ""
+
+
+def _pods_row() -> Row:
+    """Whether the namespaces of Kubernetes' pods can be found; `run --standalone` is told where they are."""
+    if capabilities.held("CAP_SYS_PTRACE"):
+        return Row("(pods)", "/proc/PID/ns/net", "fits", "")
+    reason = "CAP_SYS_PTRACE is missing: without it, whose network namespace is whose is not seen in Kubernetes"
+    return Row("(pods)", "/proc/PID/ns/net", "refused", reason)
 
 
 def _health_rows() -> Iterator[Row]:

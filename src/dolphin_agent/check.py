@@ -32,7 +32,7 @@ class Row:
     item: str
     hooks: str
     verdict: str
-    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory, and what pods and health checks need."""
+    """`used`; `spare` for a rung below the one used; `refused`; `fits` for memory and for what pods and checks need."""
     reason: str
 
 

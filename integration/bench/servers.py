@@ -11,7 +11,6 @@ from opentelemetry.sdk.metrics import Counter, MeterProvider
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily
 
-from dolphin_agent.agent import SHARED_SECONDS
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.export.exposition import Exposition
 from dolphin_agent.export.http import Endpoint
@@ -21,6 +20,7 @@ from dolphin_agent.policy.model import MonitorPolicy
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.engine import Drain
 from dolphin_agent.probes.plan import make_plan
+from dolphin_agent.readings import SHARED_SECONDS
 from dolphin_agent.snapshot.ledger import Ledger
 from integration.bench.userspace import BACKEND, SLOT, table
 

@@ -16,7 +16,7 @@ ARG TARGETARCH
 RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf.d/99build \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.crt \
-    image/root.sh /image
+    helm/image/root.sh /image
 
 FROM scratch
 LABEL org.opencontainers.image.title="dolphin-agent" \

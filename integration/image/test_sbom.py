@@ -16,7 +16,7 @@ def test_all_packages(image: Image) -> None:
     """Each of Debian's and each of Python's, with its version."""
     listed = json.loads(sbom(image.config["architecture"]).read_text())["components"]
     found = {one["name"].lower().replace("_", "-") for one in listed if one.get("version")}
-    lines = (ROOT / "image/packages").read_text().splitlines()
+    lines = (ROOT / "helm/image/packages").read_text().splitlines()
     debian = {line for line in lines if not line.startswith("#")}
     metadata = [path.name for path in (image.root / "usr/local").rglob("*.dist-info")]
     python = {name.partition("-")[0].lower().replace("_", "-") for name in metadata}

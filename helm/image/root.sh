@@ -2,7 +2,7 @@
 # Lays out the image's root for TARGETARCH: Debian packages, unpacked, and the agent with what it imports. Nothing of it
 # is run, so that any machine can build for any other.
 #
-#     image/root.sh DIRECTORY        from the source tree, in Debian 12, as root, with what the Dockerfile installs
+#     helm/image/root.sh DIRECTORY        from the source tree, in Debian 12, as root, with what the Dockerfile installs
 set -eu
 root=$1
 source=$(pwd)
@@ -18,7 +18,7 @@ packages() {
 	dpkg --add-architecture "$TARGETARCH"
 	apt-get -q -q update
 	cd "$work"
-	sed "/^#/d; s/\$/:$TARGETARCH/" "$source/image/packages" | xargs apt-get -q -q -o APT::Sandbox::User=root download
+	sed "/^#/d; s/\$/:$TARGETARCH/" "$source/helm/image/packages" | xargs apt-get -q -q -o APT::Sandbox::User=root download
 	mkdir -p "$root/var/lib/dpkg"
 	for package in *.deb; do
 		dpkg-deb -x "$package" "$root"
@@ -50,7 +50,7 @@ prune() {
 	find "$root" -type d -path "*-linux-gnu/gconv" -exec rm -r {} +
 	cd "$root/usr/lib/$python"
 	rm -r pydoc_data test
-	# Their libraries are not in image/packages.
+	# Their libraries are not in helm/image/packages.
 	rm lib-dynload/_crypt.* lib-dynload/_curses* lib-dynload/_dbm.* lib-dynload/_sqlite3.* lib-dynload/nis.* \
 		lib-dynload/readline.*
 	cd "$source"

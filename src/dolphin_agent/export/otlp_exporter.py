@@ -105,5 +105,5 @@ def _unchanged(data: ExportMetricsServiceRequest) -> ExportMetricsServiceRequest
 
 
 def _points(data: ExportMetricsServiceRequest) -> int:
-    metrics = (m for r in data.resource_metrics for scope in r.scope_metrics for m in scope.metrics)
-    return sum(len(metric.sum.data_points) + len(metric.exponential_histogram.data_points) for metric in metrics)
+    metrics = [m for r in data.resource_metrics for scope in r.scope_metrics for m in scope.metrics]
+    return sum(len(kind.data_points) for m in metrics for kind in (m.sum, m.gauge, m.exponential_histogram))

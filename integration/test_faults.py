@@ -198,9 +198,10 @@ def test_check_says_how_each_item_is_measured() -> None:
     assert status == 0
     assert len(rows) == 9, text
     assert all(row.endswith("exact") and "not exact" not in row for row in rows), text
-    guard, tables = text.splitlines()[-2:]
+    guard, *fitting = text.splitlines()[-5:]
     assert guard.split()[-1] == "used", "the namespace guard is attached"
-    assert " fits " in tables
+    assert all(" fits" in line for line in fitting), text
+    assert [line.split()[0] for line in fitting] == ["(flow", "(pods)", "healthCheck", "healthCheck"], text
 
 
 REFUSING = """

@@ -13,7 +13,7 @@ from integration.kube import installed
 from integration.kube.agent import ClusterAgent, InCluster, cluster_agent
 from integration.kube.control_plane import ControlPlane
 from integration.kube.counted import Watched, wait_counted
-from integration.kube.installed import NODE_MONITORS, POLICIES, agent_kubeconfig
+from integration.kube.installed import LEASES, NODE_MONITORS, POLICIES, agent_kubeconfig
 from integration.kube.proxy import Proxy
 from integration.kube.sandbox import CONTAINERD, Layout, Sandbox, sandbox
 from integration.lib import bpf
@@ -43,6 +43,14 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 def api(control_plane: ControlPlane) -> Api:
     """A client with all rights."""
     return control_plane.api
+
+
+@pytest.fixture
+def no_lease(api: Api) -> Iterator[None]:
+    """Nobody leads at first, nor afterwards."""
+    api.delete(f"{LEASES}/dolphin-agent")
+    yield
+    api.delete(f"{LEASES}/dolphin-agent")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 POLICIES = "/apis/crd.dolphin.io/v1/namespaces/kube-system/monitorpolicies"
 NODE_MONITORS = "/apis/crd.dolphin.io/v1/nodemonitors"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 AGENT_NAMESPACE = "kube-system"
 """Where the chart is installed: agents that are no pods keep their Lease there."""
 SERVICE_ACCOUNT = "dolphin-agent"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration.kube.test_pods import only
 from integration.kube.test_status import WRITTEN, monitor
 from integration.lib.wait import wait_until
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from integration.kube.agent import ClusterAgent
     from integration.kube.api import Api, Object
     from integration.kube.conftest import Policies, StartAgent
+
+pytestmark = pytest.mark.usefixtures("no_lease")
 
 STATUS = "dolphin_health_check_status"
 SUCCESSFUL = "dolphin_health_check_successful_total"
@@ -51,7 +55,9 @@ def test_life_of_a_pod(api: Api, node: str, start_agent: StartAgent, policies: P
     assert answered > 0, "the first went on"
     wait_until(lambda: health_item(api, node).get("reason") == "", deadline=WRITTEN, what="nothing is wrong")
     wait_until(
-        lambda: policies.get("p")["status"]["items"] == ["healthCheck/ping"], deadline=WRITTEN, what="it is folded"
+        lambda: policies.get("p").get("status", {}).get("items") == ["healthCheck/ping"],
+        deadline=WRITTEN,
+        what="it is folded",
     )
     answered = agent.value(SUCCESSFUL, ipfamily="ipv6")
     api.pod_status(namespace, "web", phase="Running", ips=("127.0.0.8", "::1"))

@@ -14,7 +14,7 @@ from integration.kube.api import Api, ApiError
 from integration.kube.chart import CHART
 from integration.kube.counted import wait_counted
 from integration.kube.installed import AGENT_NAMESPACE, NODE_MONITORS, agent_token
-from integration.kube.test_status import LEASES, WRITTEN, conditions
+from integration.kube.test_status import WRITTEN, conditions
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def rights() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def files(control_plane: ControlPlane, api: Api) -> Path:
+def files(control_plane: ControlPlane, no_lease: None) -> Path:  # noqa: ARG001 - must come first
     """What the agent's pod finds in its place; nobody holds the Lease."""
-    api.delete(f"{LEASES}/dolphin-agent")
     found = control_plane.service_account_files("dolphin-agent", AGENT_NAMESPACE)
     (found / "token").write_text(agent_token(control_plane))
     return found

@@ -12,29 +12,20 @@ from dolphin_agent.kube.client import Client
 from dolphin_agent.status import lease
 from dolphin_agent.status.lease import Lease
 from integration.kube.counted import wait_counted
-from integration.kube.installed import NODE_MONITORS, POLICIES, agent_token
+from integration.kube.installed import LEASES, NODE_MONITORS, POLICIES, agent_token
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from integration.kube.api import Api, Object
     from integration.kube.conftest import Policies, RunPod, StartAgent
     from integration.kube.control_plane import ControlPlane
 
+pytestmark = pytest.mark.usefixtures("no_lease")
+
 WRITTEN = 20
 """Seconds within which a change shows in a policy's status: two writes, each at most once in 5 s."""
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 EVENTS = "/apis/events.k8s.io/v1/namespaces/kube-system/events"
 RECEIVED = "dolphin_ip_receive_packets_total"
-
-
-@pytest.fixture(autouse=True)
-def no_lease(api: Api) -> Iterator[None]:
-    """Nobody leads at first."""
-    api.delete(f"{LEASES}/dolphin-agent")
-    yield
-    api.delete(f"{LEASES}/dolphin-agent")
 
 
 def monitor(api: Api, node: str) -> Object:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import selectors
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dolphin_agent.errors import ProbeError
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable
 
 _ROOM = 2048
@@ -99,7 +99,7 @@ class SharedSocket:
     def _open(self) -> None:
         receiver = self._make()
         self._sockets.append(receiver)
-        self._selector.register(receiver, 1, self._receive)
+        self._selector.register(receiver, selectors.EVENT_READ, self._receive)
 
     def _add(self) -> socket.socket:
         sender = self._make()

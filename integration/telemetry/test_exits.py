@@ -275,7 +275,7 @@ def test_own_metrics_are_few(
     time.sleep(1)
     samples = agent.metrics()
     own = sorted(str((name, dict(labels))) for name, labels in samples.values if name.startswith("dolphin_agent_"))
-    assert samples.value("dolphin_agent_tasks") == 7
+    assert samples.value("dolphin_agent_tasks") == 8
     assert len(samples.monitored()) > 10 * MOST_OWN
     assert len(own) <= MOST_OWN, "\n".join(own)
 

@@ -10,7 +10,7 @@ import yaml
 
 from dolphin_agent import cli, config
 from integration.kube import chart
-from integration.kube.chart import CHART, RELEASE, helm
+from integration.kube.chart import CHART, helm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from integration.kube.control_plane import ControlPlane
 
 NAMESPACE = "chart"
+INSTALLED = "installed-dolphin-agent"
+"""A release of another name than the rights that all tests share."""
 ALWAYS = {
     "ClusterRole",
     "ClusterRoleBinding",
@@ -30,7 +32,9 @@ ALWAYS = {
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
 }
-OPTIONAL = {"NetworkPolicy", "PodMonitor", "Service"}
+OPERATOR = {"PodMonitor", "PrometheusRule"}
+"""Kinds of the Prometheus operator."""
+OPTIONAL = {"ConfigMap", "NetworkPolicy", "Service"} | OPERATOR
 OFF = """
 agent: {listen: "[::]:9000", otlpEndpoint: ""}
 capabilities: {netRaw: false}
@@ -72,6 +76,8 @@ podAnnotations: {a: b}
 podLabels: {c: d}
 service: {annotations: {prometheus.io/scrape: "true"}}
 podMonitor: {enabled: true, labels: {release: prometheus}, interval: 15s}
+prometheusRule: {enabled: true, labels: {release: prometheus}}
+dashboards: {enabled: true, labels: {team: network}}
 networkPolicy: {enabled: true, from: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}
 """
 SETS = {"off": OFF, "defaults": "{}", "on": ON}
@@ -100,20 +106,23 @@ def namespace(api: Api) -> str:
 
 
 @pytest.fixture(scope="module")
-def pod_monitors(control_plane: ControlPlane) -> Iterator[None]:
-    """The operator's CRD in its outlines: which fields of a spec there are, it cannot tell."""
-    name = "podmonitors.monitoring.coreos.com"
-    names = {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor", "listKind": "PodMonitorList"}
+def operator(control_plane: ControlPlane) -> Iterator[None]:
+    """The operator's CRDs in their outlines: which fields of a spec there are, they cannot tell."""
     spec = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
     version = {"name": "v1", "served": True, "storage": True, "schema": schema}
-    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-    crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name}}
-    group = {"group": "monitoring.coreos.com", "scope": "Namespaced", "names": names, "versions": [version]}
-    control_plane.api.apply(path, {**crd, "spec": group})
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
+    made = []
+    for kind in sorted(OPERATOR):
+        names = {"kind": kind, "plural": f"{kind.lower()}s", "singular": kind.lower(), "listKind": f"{kind}List"}
+        group = {"group": "monitoring.coreos.com", "scope": "Namespaced", "names": names, "versions": [version]}
+        name = f"{names['plural']}.{group['group']}"
+        head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name}}
+        made.append(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+        control_plane.api.apply(made[-1], {**head, "spec": group})
+        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
     yield
-    control_plane.api.delete(path)
+    for path in made:
+        control_plane.api.delete(path)
 
 
 def pod_of(objects: list[Object]) -> Object:
@@ -134,7 +143,7 @@ def test_kinds(objects: list[Object], wanted: set[str]) -> None:
     assert {one["kind"] for one in objects} == ALWAYS | wanted
 
 
-@pytest.mark.usefixtures("namespace", "pod_monitors")
+@pytest.mark.usefixtures("namespace", "operator")
 def test_api_server_accepts(objects: list[Object], control_plane: ControlPlane) -> None:
     """Every object, and without a field that it would drop."""
     text = yaml.safe_dump_all(objects)
@@ -204,18 +213,19 @@ def test_least_privilege(api: Api, control_plane: ControlPlane) -> None:
 def test_install_and_uninstall(namespace: str, control_plane: ControlPlane, tmp_path: Path) -> None:
     """The notes' policy is a right one; what Helm leaves is what the README says: the CRDs."""
     access = ["--kubeconfig", str(control_plane.kubeconfig(tmp_path / "config")), "-n", namespace]
-    notes = helm("install", RELEASE, str(CHART), *access).stdout
+    notes = helm("install", INSTALLED, str(CHART), *access).stdout
     example = re.search(r"<<END\n(.*?)\n    END", notes, re.DOTALL)
     assert example
     control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=example[1])
-    assert f"rollout status -n {namespace} ds/{RELEASE}" in notes
-    control_plane.kubectl("get", "-n", namespace, f"ds/{RELEASE}", f"service/{RELEASE}", f"serviceaccount/{RELEASE}")
+    assert f"rollout status -n {namespace} ds/{INSTALLED}" in notes
+    there = (f"ds/{INSTALLED}", f"service/{INSTALLED}", "serviceaccount/dolphin-agent")
+    control_plane.kubectl("get", "-n", namespace, *there)
     crds = helm("show", "crds", str(CHART)).stdout
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crds)
-    assert "show crds" in helm("upgrade", RELEASE, str(CHART), *access, "--set", "service.enabled=false").stdout
-    assert control_plane.kubectl("get", "-n", namespace, f"service/{RELEASE}", check=False).returncode
-    helm("uninstall", RELEASE, *access)
-    left = f"-l app.kubernetes.io/instance={RELEASE} -A -o name".split()
-    kinds = ",".join(sorted(ALWAYS | OPTIONAL - {"PodMonitor"}))
+    assert "show crds" in helm("upgrade", INSTALLED, str(CHART), *access, "--set", "service.enabled=false").stdout
+    assert control_plane.kubectl("get", "-n", namespace, f"service/{INSTALLED}", check=False).returncode
+    helm("uninstall", INSTALLED, *access)
+    left = f"-l app.kubernetes.io/instance={INSTALLED} -A -o name".split()
+    kinds = ",".join(sorted(ALWAYS | OPTIONAL - OPERATOR))
     assert control_plane.kubectl("get", kinds, *left).stdout == ""
     control_plane.kubectl("get", "crd", "monitorpolicies.crd.dolphin.io", "nodemonitors.crd.dolphin.io")

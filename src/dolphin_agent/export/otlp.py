@@ -131,7 +131,8 @@ class OtlpPush:
             # request: many pushes would fail before Python looks for such garbage by itself.
             gc.collect(0)
         before = self.counts
-        self.counts = Counts(before.exported + done, before.failed + (not done), time.monotonic() - began)
+        exported = done and snapshot.series > 0  # of nothing, nothing is sent
+        self.counts = Counts(before.exported + exported, before.failed + (not done), time.monotonic() - began)
 
     def _results(self, snapshot: Snapshot) -> Iterator[MetricExportResult]:
         """Sends one request after the other."""

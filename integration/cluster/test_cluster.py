@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from integration.cluster.conftest import NAMESPACE, SELECTOR
 from integration.lib import judge
@@ -41,6 +39,12 @@ def apply(cluster: bed.Cluster, policy: Path) -> None:
     cluster.control_plane.kubectl("apply", "-f", str(policy))
 
 
+def patch(cluster: bed.Cluster, policy: str, spec: dict[str, Any]) -> None:
+    """Change a policy."""
+    change = json.dumps({"spec": spec})
+    cluster.control_plane.kubectl("patch", "mp", "-n", "kube-system", policy, "--type=merge", "-p", change)
+
+
 def condition(cluster: bed.Cluster, kind: str, name: str) -> str:
     """The status of the condition Ready."""
     path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
@@ -67,10 +71,20 @@ def test_installed(cluster: bed.Cluster, release: Release) -> None:
     assert programs(cluster) == []
 
 
-def test_equal(cluster: bed.Cluster, workload: Workload, scraped: Scraped, collector: Collector) -> None:
-    """The published policy and one for app1: both exits show what the kernel counted in the pods."""
+def test_health(cluster: bed.Cluster, scraped: Scraped, workload: Workload) -> None:
+    """The published policy, word for word, pings nginx every 5 s."""
     apply(cluster, PUBLISHED)
+    labels = {"pod": workload.name("nginx"), "command": "ping", "ipfamily": "ipv4"}
+    name = "dolphin_health_check_successful_total"
+    wait_until(lambda: scraped.samples().value(name, **labels) >= 2, deadline=EFFECT_SECONDS, what="it was pinged")
+    assert scraped.samples().value("dolphin_health_check_status", **labels) == 1
+
+
+def test_equal(cluster: bed.Cluster, workload: Workload, scraped: Scraped, collector: Collector) -> None:
+    """The published policy, and one for app1: both exits show what the kernel counted in the pods."""
     apply(cluster, APP1)
+    # From now on nothing moves by itself, so that readings of kernel and Prometheus can belong together.
+    patch(cluster, "example-task", {"healthCheck": {"enable": False}})
     nginx, app1 = workload.name("nginx"), workload.name("app1")
     wait_until(
         lambda: scraped.samples().series("dolphin_ip_send_packets_total", pod=app1),
@@ -124,14 +138,6 @@ def pushed(collector: Collector, name: str, pod: str, family: str) -> int:
     return int(values[-1]) if values else -1
 
 
-def test_health(scraped: Scraped, workload: Workload) -> None:
-    """The published policy pings nginx every 5 s."""
-    labels = {"pod": workload.name("nginx"), "command": "ping", "ipfamily": "ipv4"}
-    name = "dolphin_health_check_successful_total"
-    wait_until(lambda: scraped.samples().value(name, **labels) >= 2, deadline=EFFECT_SECONDS, what="it was pinged")
-    assert scraped.samples().value("dolphin_health_check_status", **labels) == 1
-
-
 def test_status(cluster: bed.Cluster) -> None:
     """What kubectl shows of policies and nodes."""
     for name in ("example-task", "app1"):
@@ -145,8 +151,7 @@ def test_policy_edited(cluster: bed.Cluster, scraped: Scraped, workload: Workloa
     """One item less: its series go, the others go on."""
     app1 = workload.name("app1")
     held = scraped.samples().value("dolphin_ip_receive_packets_total", pod=app1)
-    patch = json.dumps({"spec": {"monitor": {"ip": {"ipSend": None}}}})
-    cluster.control_plane.kubectl("patch", "mp", "-n", "kube-system", "app1", "--type=merge", "-p", patch)
+    patch(cluster, "app1", {"monitor": {"ip": {"ipSend": None}}})
     gone = "dolphin_ip_send_packets_total"
     wait_until(lambda: not scraped.samples().series(gone, pod=app1), deadline=EFFECT_SECONDS, what="it is gone")
     assert scraped.samples().value("dolphin_ip_receive_packets_total", pod=app1) >= held
@@ -201,32 +206,38 @@ def test_upgrade(release: Release, scraped: Scraped, workload: Workload) -> None
     assert judge.agent_says(before, after, items=items, **labels) == judge.kernel_says(moved, items=items)
 
 
-@pytest.mark.parametrize("capability", ["BPF", "PERFMON", "SYS_PTRACE"])
-def test_capability_is_needed(capability: str, cluster: bed.Cluster, release: Release) -> None:
+def test_each_capability_is_needed(cluster: bed.Cluster, release: Release) -> None:
     """Without it, `dolphin-agent check` in the chart's container names it."""
     (pod,) = release.pods()
-    container = pod["spec"]["containers"][0]
-    added = [one for one in container["securityContext"]["capabilities"]["add"] if one != capability]
-    name = f"without-{capability.lower().replace('_', '-')}"
-    checking = {
-        "name": "check",
-        "image": container["image"],
-        "imagePullPolicy": "Never",
-        "args": ["check"],
-        "securityContext": {**container["securityContext"], "capabilities": {"drop": ["ALL"], "add": added}},
-    }
-    body = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"containers": [checking], "restartPolicy": "Never", "automountServiceAccountToken": False},
-    }
+    own = pod["spec"]["containers"][0]
+    needed = own["securityContext"]["capabilities"]["add"]
+    containers = [
+        {
+            "name": one.lower().replace("_", "-"),
+            "image": own["image"],
+            "imagePullPolicy": "Never",
+            "args": ["check"],
+            "securityContext": {
+                **own["securityContext"],
+                "capabilities": {"drop": ["ALL"], "add": [other for other in needed if other != one]},
+            },
+        }
+        for one in needed
+    ]
+    spec = {"containers": containers, "restartPolicy": "Never", "automountServiceAccountToken": False}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "without", "namespace": "default"}, "spec": spec}
     kubectl = cluster.control_plane.kubectl
     kubectl("apply", "-f", "-", stdin=json.dumps(body))
-    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"
-    kubectl("wait", ended, "--timeout=90s", f"pod/{name}", seconds=100)
-    assert f"CAP_{capability}" in kubectl("logs", name).stdout
-    kubectl("delete", "pod", name, "--grace-period=1")
+    phase = ["get", "pod", "without", "-o", "jsonpath={.status.phase}"]
+    wait_until(
+        lambda: kubectl(*phase).stdout in ("Succeeded", "Failed"), deadline=180, what="all have checked", interval=2
+    )
+    said = {one: kubectl("logs", "without", "-c", one.lower().replace("_", "-")).stdout for one in needed}
+    assert set(needed) == {"BPF", "PERFMON", "SYS_PTRACE", "NET_RAW"}
+    assert {one: f"CAP_{one}" in text or f"capability {one}" in text for one, text in said.items()} == dict.fromkeys(
+        needed, True
+    ), said
+    kubectl("delete", "pod", "without", "--grace-period=1")
 
 
 def test_nothing_is_left(cluster: bed.Cluster, release: Release) -> None:

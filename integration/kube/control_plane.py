@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,21 +14,18 @@ import yaml
 
 from integration.kube import binaries
 from integration.kube.api import Api
-from integration.lib.wait import wait_until
+from integration.lib.server import ENVIRONMENT, Authority, Server, free_ports
 from integration.vm.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 READY_SECONDS = 60
-STOP_SECONDS = 10
-_TAIL = 2000
 GUEST_ADDRESS = "10.0.2.100"
 """Where a guest finds the API server (integration.vm run --forward)."""
 SERVICE_ADDRESS = "10.96.0.1"
 """Of the Service `kubernetes`: the first of --service-cluster-ip-range."""
-_CLIENT_ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
 
 
 class ControlPlane:
@@ -47,9 +42,11 @@ class ControlPlane:
         """
         self.work = work
         self._flags = flags
-        self._etcd_port, self._peer_port, self.port = _free_ports(3)
-        self._servers: dict[str, subprocess.Popen[bytes]] = {}
-        self._authority()
+        self._etcd_port, self._peer_port, self.port = free_ports(3)
+        self._servers: dict[str, Server] = {}
+        self._authority = Authority(work)
+        self._authority.openssl("genrsa", "-out", "sa.key", "2048")
+        self._authority.openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
         names = f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{SERVICE_ADDRESS},IP:{address}"
         self.certificate("apiserver", "/CN=kube-apiserver", f"{names}\nextendedKeyUsage=serverAuth")
         self.certificate("admin", "/O=system:masters/CN=admin")
@@ -85,26 +82,26 @@ class ControlPlane:
     @property
     def api_server(self) -> subprocess.Popen[bytes]:
         """The API server's process."""
-        return self._servers["kube-apiserver"]
+        return self._servers["kube-apiserver"].process
 
     @property
     def etcd(self) -> subprocess.Popen[bytes]:
         """etcd's process."""
-        return self._servers["etcd"]
+        return self._servers["etcd"].process
 
     def stop(self) -> None:
         """Stop the last one first: without etcd the API server hangs in its shutdown."""
         while self._servers:
-            _end(self._servers.popitem()[1])
+            self._servers.popitem()[1].stop()
 
     def restart_api_server(self, *flags: str) -> None:
         """Stop it and start it on the same port and data, with more flags."""
-        _end(self._servers.pop("kube-apiserver"))
+        self._servers.pop("kube-apiserver").stop()
         self._start_api_server(*flags)
 
     def stop_api_server(self) -> None:
         """Stop it; `start_api_server` brings it back."""
-        _end(self._servers.pop("kube-apiserver"))
+        self._servers.pop("kube-apiserver").stop()
 
     def start_api_server(self) -> None:
         """Start it again."""
@@ -177,7 +174,7 @@ class ControlPlane:
             text=True,
             timeout=seconds,
             check=False,
-            env=_CLIENT_ENVIRONMENT | {"HOME": str(self.work)},
+            env=ENVIRONMENT | {"HOME": str(self.work)},
         )
         if check and done.returncode:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
@@ -185,26 +182,7 @@ class ControlPlane:
 
     def certificate(self, name: str, subject: str, extension: str = "extendedKeyUsage=clientAuth") -> None:
         """Make NAME.key, and NAME.crt of a subject, signed by the cluster's authority."""
-        self._key(name)
-        self._openssl("req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
-        (self.work / f"{name}.ext").write_text(extension)
-        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
-        self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
-
-    def _authority(self) -> None:
-        """The one that signs certificates, and the key that signs ServiceAccounts' tokens."""
-        self._key("ca")
-        self._openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=test-ca", "-days", "2", "-out", "ca.crt")
-        self._openssl("genrsa", "-out", "sa.key", "2048")
-        self._openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
-
-    def _key(self, name: str) -> None:
-        self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
-
-    def _openssl(self, *arguments: str) -> None:
-        done = subprocess.run(["openssl", *arguments], cwd=self.work, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise HarnessError(f"openssl {arguments[0]}: {done.stderr}")
+        self._authority.sign(name, subject, extension)
 
     def _start_etcd(self) -> None:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self._etcd_port, self._peer_port))
@@ -238,33 +216,20 @@ class ControlPlane:
             "--allow-privileged=true",
             *self._flags,
             *flags,
+            ready=self._is_ready,
         )
-        self._wait_ready()
 
-    def start(self, name: str, *flags: str) -> None:
-        """Start one of the cluster's servers; it ends with the others."""
-        program = binaries.find(name)
-        with (self.work / f"{name}.log").open("ab") as log:
-            self._servers[name] = subprocess.Popen(
-                [str(program), *flags], stdout=log, stderr=subprocess.STDOUT, env=_CLIENT_ENVIRONMENT
-            )
+    def start(self, name: str, *flags: str, ready: Callable[[], bool] = lambda: True) -> None:
+        """Start one of the cluster's servers; it ends with the others. Raises HarnessError with the end of its log."""
+        server = Server([str(binaries.find(name)), *flags], self.work / f"{name}.log")
+        self._servers[name] = server
+        server.start(ready, READY_SECONDS)
 
-    def _wait_ready(self) -> None:
-        def ready() -> bool:
-            for name, process in self._servers.items():
-                if process.poll() is not None:
-                    tail = (self.work / f"{name}.log").read_text(errors="replace")[-_TAIL:]
-                    raise HarnessError(f"{name} ended with status {process.returncode}:\n{tail}")
-            try:
-                return self.api.raw("GET", "/readyz").status == 200
-            except (OSError, urllib3.exceptions.HTTPError):
-                return False
-
+    def _is_ready(self) -> bool:
         try:
-            wait_until(ready, deadline=READY_SECONDS, what="the API server is ready", interval=0.1)
-        except TimeoutError as fault:
-            tail = (self.work / "kube-apiserver.log").read_text(errors="replace")[-_TAIL:]
-            raise HarnessError(f"{fault}\n{tail}") from fault
+            return self.api.raw("GET", "/readyz").status == 200
+        except (OSError, urllib3.exceptions.HTTPError):
+            return False
 
     def _etcd(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Ask etcd through its JSON gateway."""
@@ -273,21 +238,3 @@ class ControlPlane:
             raise HarnessError(f"etcd {path}: {answer.data.decode(errors='replace')}")
         found: dict[str, Any] = answer.json()
         return found
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGCONT)
-    process.terminate()
-    end = time.monotonic() + STOP_SECONDS
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()

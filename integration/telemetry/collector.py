@@ -8,9 +8,9 @@ import yaml
 from google.protobuf import json_format
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from integration.lib.server import Server, certificates, free_ports, listens
 from integration.lib.wait import wait_until
 from integration.telemetry import binaries, otlp
-from integration.telemetry.server import Server, certificates, free_ports, listens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

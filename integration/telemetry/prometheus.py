@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import urllib3
 import yaml
 
+from integration.lib.server import Server, free_ports
 from integration.lib.wait import wait_until
-from integration.telemetry.server import Server, free_ports
 from integration.vm.errors import HarnessError, MissingToolError
 
 if TYPE_CHECKING:

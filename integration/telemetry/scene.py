@@ -17,11 +17,11 @@ from integration.lib import links, traffic
 from integration.lib.agent import running
 from integration.lib.counters import FAMILIES
 from integration.lib.manifests import Manifests, PodManifest
+from integration.lib.server import free_ports
 from integration.lib.topology import Pair, routed_pair
 from integration.telemetry import grafana
 from integration.telemetry.faulty import Faulty
 from integration.telemetry.prometheus import Prometheus
-from integration.telemetry.server import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -27,12 +27,12 @@ from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from integration.lib.server import free_ports
 from integration.lib.wait import wait_until
 from integration.telemetry import binaries, otlp
 from integration.telemetry.collector import Collector
 from integration.telemetry.faulty import OK, Fault, Faulty, failure, partial, slow
 from integration.telemetry.prometheus import promtool_check_metrics
-from integration.telemetry.server import free_ports
 from integration.vm.errors import HarnessError
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
-"""What the servers of this bed have in common: a process with a log, free ports, certificates."""
+"""What servers of tests have in common: a process with a log, free ports, certificates."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from contextlib import ExitStack
@@ -42,7 +43,7 @@ class Server:
         """All that it has printed."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
-    def start(self, ready: Callable[[], bool]) -> None:
+    def start(self, ready: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
         """Start it and wait until it is ready; raises HarnessError with the end of its log."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
@@ -53,7 +54,7 @@ class Server:
             return ready()
 
         try:
-            wait_until(is_ready, deadline=READY_SECONDS, what=f"{self._command[0]} is ready")
+            wait_until(is_ready, deadline=seconds, what=f"{self._command[0]} is ready")
         except TimeoutError as fault:
             self.stop()
             raise HarnessError(f"{fault}\n{self._tail()}") from fault
@@ -62,9 +63,10 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Let it end in order, and kill it where that takes too long."""
+        """Let it end in order, even if it was stopped, and kill it where that takes too long."""
         if process := self._process:
             self._process = None
+            process.send_signal(signal.SIGCONT)
             process.terminate()
             try:
                 process.wait(STOP_SECONDS)
@@ -94,18 +96,36 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def certificates(directory: Path) -> None:
-    """Write ca.crt, and server.crt and server.key that it has signed for loopback; raises HarnessError."""
+class Authority:
+    """Signs certificates: NAME.crt with NAME.key, in its directory, where its own is ca.crt."""
 
-    def openssl(*arguments: str) -> None:
-        done = subprocess.run(["openssl", *arguments], cwd=directory, capture_output=True, text=True, check=False)
+    def __init__(self, directory: Path) -> None:
+        """Make it; raises HarnessError."""
+        self._directory = directory
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._key("ca")
+        self.openssl(
+            "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=test-ca", "-days", "2", "-out", "ca.crt", *usage
+        )
+
+    def sign(self, name: str, subject: str, extension: str) -> None:
+        """Make a key and its certificate; raises HarnessError."""
+        self._key(name)
+        self.openssl("req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
+        (self._directory / f"{name}.ext").write_text(extension)
+        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+        self.openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
+
+    def openssl(self, *arguments: str) -> None:
+        """Run it in the directory; raises HarnessError."""
+        done = subprocess.run(["openssl", *arguments], cwd=self._directory, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HarnessError(f"openssl {arguments[0]}: {done.stderr}")
 
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    authority = ["-subj", "/CN=test-ca", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.crt", *authority)
-    openssl("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (directory / "server.ext").write_text(_LEAF)
-    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "server.ext"]
-    openssl("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signed)
+    def _key(self, name: str) -> None:
+        self.openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+
+
+def certificates(directory: Path) -> None:
+    """Write ca.crt, and server.crt and server.key that it has signed for loopback; raises HarnessError."""
+    Authority(directory).sign("server", "/CN=localhost", _LEAF)

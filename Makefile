@@ -12,6 +12,7 @@
 # make image    the image for amd64 and arm64, in dist/, and its tests
 # make sbom     what is in them, by Syft, which is built once, in minutes
 # make dashboards  the chart's Grafana dashboards, from helm/dashboards
+# make docs     the tables of docs/metrics.md and docs/policies.md, from the code
 #
 # Each installs what it needs and misses: Debian packages (as root), a virtual environment in .venv, and kernels for
 # the VMs in ~/.cache/dolphin-agent.
@@ -123,6 +124,10 @@ format: .venv/installed
 dashboards: .venv/installed
 	$(BIN)/python -m helm.dashboards
 
+# The tables of docs/ that say again what the code declares.
+docs: .venv/installed
+	$(BIN)/python -m docs.reference
+
 objects: | packages
 	$(MAKE) -C ebpf
 
@@ -165,4 +170,4 @@ clean:
 	$(MAKE) -C ebpf clean
 
 .PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt bench \
-	bench-userspace bench-baseline lint format dashboards objects build image packages clean chart-readme sbom
+	bench-userspace bench-baseline lint format dashboards docs objects build image packages clean chart-readme sbom

@@ -18,7 +18,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def fill(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """The page with what is between `<!-- make docs: NAME -->` and `<!-- end -->` made anew. KeyError for other names."""
+    """The page with all that is between `<!-- make docs: NAME -->` and `<!-- end -->` made anew. Raises KeyError."""
     return _TABLE.sub(lambda found: f"{found[1]}\n{tables[found[2]]()}\n{found[3]}", page)
 
 

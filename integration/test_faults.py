@@ -102,17 +102,20 @@ def test_missing_capability_is_named(manifests: Manifests, dropped: str, missing
 
 
 def test_bpf_and_perfmon_are_enough(manifests: Manifests, pods: Pair, web: PodManifest) -> None:
-    """Every item attaches without any other capability; what ping and arping need besides is named."""
+    """Every item attaches without any other; what Kubernetes's pods, ping and arping need besides is named."""
     wrapper = ["setpriv", "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all"]
     manifests.write_pods(web)
     assert pods.a.netns.path.exists()
     status, text = output([*wrapper, str(COMMAND), "check"])
     refused = [line for line in text.splitlines() if " refused " in line and "(with err)" not in line]
     assert status == 0, text
-    assert [line.split()[:4] for line in refused] == [
+    pods_row, *health = refused
+    assert pods_row.startswith("(pods)"), text
+    assert "CAP_SYS_PTRACE is missing" in pods_row
+    assert [line.split()[:4] for line in health] == [
         ["healthCheck", command, "refused", command] for command in ("ping", "arping")
     ], text
-    assert all("needs the capability NET_RAW" in line for line in refused)
+    assert all("needs the capability NET_RAW" in line for line in health)
 
 
 def test_kernel_without_btf(manifests: Manifests, web: PodManifest, start_agent: StartAgent, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_TAIL_LINES = 40
+_TAIL_LINES = 60
 _FAULT = re.compile(
     r"Kernel panic"
     r"|Oops"

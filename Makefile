@@ -79,6 +79,7 @@ test-telemetry: .venv/installed
 	$(BIN)/python -m pytest integration/telemetry
 
 # From `helm install` to a number in Prometheus, and back to a node with nothing on it; integration/cluster/README.md.
+test-cluster: PACKAGES += $(IMAGE_PACKAGES)
 test-cluster: .venv/installed image
 	$(BIN)/python -m integration.kube.binaries
 	$(BIN)/python -m integration.telemetry.binaries

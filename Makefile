@@ -70,7 +70,7 @@ vm: .venv/installed
 
 # The agent against a real API server, on this machine; integration/kube/README.md.
 test-kube: .venv/installed
-	$(BIN)/python -m integration.kube.binaries
+	$(BIN)/python -m integration.kube.binaries kube-apiserver etcd helm
 	$(BIN)/python -m pytest integration/kube
 
 # Real receivers of what the agent exports, on this machine; integration/telemetry/README.md.

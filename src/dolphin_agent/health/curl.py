@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ENOUGH = 1 << 16
 """Bytes after which a response is taken for whole: a pod may send without end."""
 _HEAD_END = b"\r\n\r\n"
+_AGENT = f"dolphin-agent/{version('dolphin-agent')}"
 _GOOD = range(200, 400)
 
 
@@ -95,7 +96,7 @@ def request(check: Check) -> bytes:
     lines = (
         f"GET {check.path} HTTP/1.1",
         f"Host: {host}:{check.port}",
-        f"User-Agent: dolphin-agent/{version('dolphin-agent')}",
+        f"User-Agent: {_AGENT}",
         "Accept: */*",
         "Connection: close",
     )

@@ -175,8 +175,8 @@ def scraped(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def workload(cluster: bed.Cluster, image: Path) -> Workload:  # noqa: ARG001 - it runs in the agent's image
-    """Two Deployments, of one pod each."""
+def workload(cluster: bed.Cluster) -> Workload:
+    """Two Deployments, of one pod each; they run in the agent's image."""
     made = Workload(cluster.control_plane)
     made.apply()
     return made

@@ -15,10 +15,14 @@ import tempfile
 import time
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from integration.vm import tools
 from integration.vm.apt import machine_archive
 from integration.vm.errors import HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
@@ -95,22 +99,29 @@ def _buildah(architecture: str, work: Path) -> None:
     tools.run(["buildah", "build", *how, *given, *what])
 
 
-def main() -> int:
-    """Build and say how large it is; returns an exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def command(description: str | None, make: Callable[[str], str]) -> int:
+    """Make something for each architecture that the command line names and print what `make` says of it.
+
+    Returns an exit status.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("architectures", nargs="*", metavar="ARCHITECTURE", help="amd64, arm64; both")
     try:
         for architecture in parser.parse_args().architectures or ARCHITECTURES:
-            began = time.monotonic()
-            made = build(architecture)
-            unpacked = tools.run(["buildah", "images", "--format={{.Size}}", _tag(architecture)]).decode().strip()
-            took = f"{time.monotonic() - began:.0f} s"
-            print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.0f} MB, unpacked {unpacked}; {took}")
+            print(make(architecture))
     except HarnessError as fault:
         sys.stderr.write(f"image: {fault}\n")
         return 1
     return 0
 
 
+def _built(architecture: str) -> str:
+    began = time.monotonic()
+    made = build(architecture)
+    unpacked = tools.run(["buildah", "images", "--format={{.Size}}", _tag(architecture)]).decode().strip()
+    took = f"{time.monotonic() - began:.0f} s"
+    return f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.0f} MB, unpacked {unpacked}; {took}"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, _built))

@@ -6,17 +6,15 @@ the archive beside it. Syft is built from Go modules the first time.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from integration.image.build import ARCHITECTURES, archive
+from integration.image.build import archive, command
 from integration.kube.binaries import Build, compile_module
 from integration.lib import gobuild
 from integration.vm import tools
-from integration.vm.errors import HarnessError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,18 +37,5 @@ def write(architecture: str) -> Path:
     return target
 
 
-def main() -> int:
-    """Write the lists; returns an exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("architectures", nargs="*", metavar="ARCHITECTURE", help="amd64, arm64; both")
-    try:
-        for architecture in parser.parse_args().architectures or ARCHITECTURES:
-            print(os.path.relpath(write(architecture)))
-    except HarnessError as fault:
-        sys.stderr.write(f"image: {fault}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, lambda architecture: os.path.relpath(write(architecture))))

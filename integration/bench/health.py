@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PORT = 10006
 HTTP = 8080
 SETTLE_SECONDS = 4
-"""Until every pod has been asked."""
+"""Until every pod has been asked, and files are no longer so new that they are read again at each look."""
 CHECKS: dict[str, dict[str, object]] = {
     "ping": {"command": "ping"},
     "arping": {"command": "arping"},
@@ -84,6 +84,7 @@ def main() -> int:
         manifests.write_pods(*(PodManifest(p.netns.name, p.netns.path, ips=(p.ipv4, p.ipv6)) for p in node.pods))
         agent = stack.enter_context(running(manifests, directory, port=PORT))
         agent.wait_ready()
+        time.sleep(SETTLE_SECONDS)
         measure(agent, "no policy")
         for name, fields in CHECKS.items():
             manifests.write_policy("p", [], health={"periodSeconds": 1, **fields})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from dolphin_agent.errors import PodError
@@ -42,7 +42,8 @@ class PathResolver:
         if pod.netns_path is None:
             raise PodError("has no dolphin.io/netns annotation")
         try:
-            found = Path(pod.netns_path).stat()
+            # Not a Path: making one takes as long as all the rest, for each pod, twice a second.
+            found = os.stat(pod.netns_path)  # noqa: PTH116
         except OSError:
             self._checked.pop(pod.netns_path, None)
             found = None

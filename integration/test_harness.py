@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,13 @@ def test_pair_is_quiet(pair: Pair) -> None:
     before = (pair.a.counters(), pair.b.counters())
     after = rest(pair, seconds=3)
     assert [(now - then).changed() for now, then in zip(after, before, strict=True)] == [{}, {}]
+
+
+@pytest.mark.usefixtures("guest")
+def test_programs_run_by_descriptor() -> None:
+    """As runc starts itself: what the security modules make of the path must be there."""
+    program = "import os; os.execve(os.open('/bin/true', os.O_RDONLY | os.O_CLOEXEC), ['true'], {})"
+    subprocess.run([sys.executable, "-S", "-c", program], check=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -42,6 +42,9 @@ mount -t proc proc /root/proc
 mount -t sysfs sysfs /root/sys
 mount -t devtmpfs devtmpfs /root/dev
 mkdir -p /root/dev/pts /root/dev/shm /root/run/dolphin-vm/exchange
+# As udev has it: without it 5.10 does not run programs by their descriptor (fexecve, so runc), since TOMOYO, which is
+# on in Debian's, looks them up there.
+ln -s /proc/self/fd /root/dev/fd
 mount -t devpts -o ptmxmode=666 devpts /root/dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /root/dev/shm
 mount -t bpf bpf /root/sys/fs/bpf || fail "no BPF file system"

@@ -21,7 +21,7 @@ PYTHON  ?= python3
 KERNELS ?= 6.12
 PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 5.10 6.1 7.2
-ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py)
+ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py) integration/test_capabilities.py
 SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
@@ -60,7 +60,7 @@ harness: .venv/installed
 	$(BIN)/python -m pytest integration/vm integration/bench
 
 # Everything on one kernel (unusual paths take as long as all the rest);
-# on the other kernels the tests of the items, which are what differs between kernels.
+# on the other kernels the tests of the items and their capabilities, which are what differs between kernels.
 # KERNELS="5.10 6.1 6.12 7.2" PATHS_KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= runs everything on all.
 vm: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py \

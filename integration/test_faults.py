@@ -82,42 +82,6 @@ def test_taken_port_is_named(manifests: Manifests) -> None:
     assert "Traceback" not in text
 
 
-@pytest.mark.usefixtures("guest")
-@pytest.mark.parametrize(
-    ("dropped", "missing"),
-    [
-        ("-all", "missing CAP_BPF and CAP_PERFMON"),
-        ("-bpf,-sys_admin", "missing CAP_BPF:"),
-        ("-perfmon,-sys_admin", "missing CAP_PERFMON"),
-    ],
-)
-def test_missing_capability_is_named(manifests: Manifests, dropped: str, missing: str) -> None:
-    """Without root's capabilities the agent says which it needs, and where to add them."""
-    wrapper = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
-    for command in (run(manifests, wrapper=wrapper), output([*wrapper, str(COMMAND), "check"])):
-        status, text = command
-        assert status == 1
-        assert missing in text
-        assert "Traceback" not in text
-
-
-def test_bpf_and_perfmon_are_enough(manifests: Manifests, pods: Pair, web: PodManifest) -> None:
-    """Every item attaches without any other; what Kubernetes's pods, ping and arping need besides is named."""
-    wrapper = ["setpriv", "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all"]
-    manifests.write_pods(web)
-    assert pods.a.netns.path.exists()
-    status, text = output([*wrapper, str(COMMAND), "check"])
-    refused = [line for line in text.splitlines() if " refused " in line and "(with err)" not in line]
-    assert status == 0, text
-    pods_row, *health = refused
-    assert pods_row.startswith("(pods)"), text
-    assert "CAP_SYS_PTRACE is missing" in pods_row
-    assert [line.split()[:4] for line in health] == [
-        ["healthCheck", command, "refused", command] for command in ("ping", "arping")
-    ], text
-    assert all("needs the capability NET_RAW" in line for line in health)
-
-
 def test_kernel_without_btf(manifests: Manifests, web: PodManifest, start_agent: StartAgent, tmp_path: Path) -> None:
     """`check` refuses with the kernel option to look for; `run` stays up, ready, and says that nothing is counted."""
     empty = tmp_path / "empty"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,9 @@ import yaml
 
 from integration.kube.chart import CHART
 from integration.kube.control_plane import ControlPlane
-from integration.kube.installed import POLICIES, agent_kubeconfig, install_crds, install_rights
+from integration.kube.counted import wait_counted
+from integration.kube.installed import AGENT_NAMESPACE, POLICIES, agent_kubeconfig, install_crds, install_rights
+from integration.kube.test_status import EVENTS, WRITTEN, monitor
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
     from integration.kube.agent import ClusterAgent
     from integration.kube.api import Api
-    from integration.kube.conftest import Policies, StartAgent
+    from integration.kube.conftest import Policies, RunPod, StartAgent
     from integration.kube.counted import Watched
 
 
@@ -95,3 +99,43 @@ def test_past_admission(
     api.patch(f"{POLICIES}/bad", huge)
     wait_until(lambda: "90000 characters long" in agent.problems(), deadline=10, what="it is named")
     watched.talk()
+
+
+def test_port_taken(
+    api: Api, node: str, namespace: str, run_pod: RunPod, policies: Policies, start_agent: StartAgent
+) -> None:
+    """It stays up and counts, kubectl and an Event say so, and it listens as soon as it can."""
+    policies.apply("p")
+    run_pod("web")
+    pod = {"POD_NAMESPACE": AGENT_NAMESPACE, "POD_NAME": "agent-1", "POD_UID": "uid-1"}
+    said = "cannot listen on 127.0.0.1:10001: Address already in use; free the address or choose another one"
+    with socket.create_server(("127.0.0.1", 10001)):
+        agent = start_agent(env=pod, wait_ready=False)
+        wait_until(lambda: monitor(api, node).get("series"), deadline=WRITTEN, what="it counts, and says so")
+        assert said in monitor(api, node)["problems"][0]
+        assert "agent.listen" in monitor(api, node)["problems"][0]
+        events = [one for one in api.get(EVENTS)["items"] if one["regarding"]["name"] == "agent-1"]
+        assert [(one["reason"], one["regarding"]["uid"]) for one in events] == [("CannotListen", "uid-1")]
+        assert said in events[0]["note"]
+    wait_until(agent.is_up, deadline=20, what="it listens")
+    wait_counted(agent, namespace, "web")
+    wait_until(lambda: not monitor(api, node)["problems"], deadline=WRITTEN, what="it says so")
+
+
+HANGING = """
+import sys, time
+from dolphin_agent import agent, cli
+
+agent.HANG_SECONDS = 2
+agent.Agent._handle = lambda *_: time.sleep(60)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+"""The agent, its loop stuck as soon as there is anything to do."""
+
+
+def test_hang_ends_it(start_agent: StartAgent) -> None:
+    """No probe is needed: it ends, and says where each thread was."""
+    agent = start_agent(within=[sys.executable, "-c", HANGING], wait_ready=False)
+    assert agent.process.wait(30) == 1
+    assert "Timeout (0:00:02)!" in agent.log
+    assert "in _loop" in agent.log

@@ -32,7 +32,8 @@ def rights() -> list[tuple[str, str]]:
     """Every (resource, verb) that the chart's template names."""
     lines = (CHART / "templates/rbac.yaml").read_text().splitlines()
     rules = [yaml.safe_load(line.strip()[2:]) for line in lines if line.strip().startswith("- {apiGroups")]
-    return [(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]]
+    named = [(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]]
+    return list(dict.fromkeys(named))
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_node_and_policy(
     assert item["status"]["pods"] == 1
     assert item["status"]["items"] == ["ipReceive/pod", "tcpRetrans/pod"]
     header, line = control_plane.kubectl("get", "nm", node).stdout.splitlines()
-    assert header.split() == ["NAME", "READY", "TASKS", "PODS", "SERIES", "LOST", "AGE"]
+    assert header.split() == ["NAME", "READY", "TASKS", "PODS", "SERIES", "LOST", "AGE", "PROBLEM"]
     assert line.split()[:4] == [node, "True", "1", "1"]
     line = control_plane.kubectl("get", "mp", "-n", "kube-system", "p").stdout.splitlines()[1]
     assert line.split()[1] == "True"

@@ -9,6 +9,7 @@ Other threads put immutable values into the queue and read immutable readings; o
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import gc
 import json
 import queue
@@ -56,6 +57,13 @@ LINGER_SECONDS = 60.0
 DRAIN_FILL = 0.4
 """The share of a flow table that has it drained before its time: a full one costs detail."""
 
+LISTEN_SECONDS = 5.0
+"""In Kubernetes, between two attempts to listen where the address cannot be had."""
+
+HANG_SECONDS = 120.0
+"""In Kubernetes, an agent that has done nothing for so long ends, with a traceback of each thread, to be started anew.
+No probe sees that: the endpoint has threads of its own."""
+
 log = structlog.get_logger()
 
 
@@ -85,7 +93,10 @@ _Message = Desired | _Read | _Stop
 
 
 class Agent:
-    """One run of the agent. Raises UnavailableError, ConfigError or ListenError before anything is attached."""
+    """One run of the agent. Raises UnavailableError, ConfigError or ListenError before anything is attached.
+
+    ListenError only outside of Kubernetes: there, status and OTLP do without the endpoint.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -116,7 +127,9 @@ class Agent:
         if wanted(config.otlp_endpoint):
             exporter, resource = make_exporter(config.otlp_endpoint), make_resource(config.node_name)
             self._otlp = OtlpPush(exporter, resource, config.collect_interval, lambda: self._readings.fresh().snapshot)
-        self._endpoint = Endpoint(config.listen, routes)
+        self._endpoint = Endpoint(config.listen, routes, patient=not config.standalone)
+        self._listened = time.monotonic()
+        self._proved = float("-inf")
         self._own = OwnMetrics(lambda: self._readings.latest.vitals)
         self._exposition = Exposition(self._own)
         limits = Limits(config.max_flows, fold_ports=config.flow_ports == "service")
@@ -163,6 +176,9 @@ class Agent:
                 part.start()
         host, _ = self._config.listen
         log.info("running", listen=f"{host}:{self._endpoint.port}", policies=str(self._config.policies or "cluster"))
+        if (problem := self._unheard()) and self._reporter:
+            log.warning("problem", problem=problem)
+            self._reporter.warn("CannotListen", problem)
         try:
             with self._endpoint:
                 self._loop()
@@ -189,6 +205,7 @@ class Agent:
 
     def _loop(self) -> None:
         while True:
+            self._prove_alive()
             message = self._next_message()
             if isinstance(message, _Stop):
                 if message.fault:
@@ -198,6 +215,11 @@ class Agent:
                 self._handle(message)
             except BpfError as fault:  # unforeseen: every refusal that can be expected is in the engine's status
                 log.exception("the kernel refused an operation", reason=str(fault))
+
+    def _prove_alive(self) -> None:
+        if self._reporter and time.monotonic() - self._proved > HANG_SECONDS / 10:
+            self._proved = time.monotonic()
+            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
 
     def _next_message(self) -> _Message | None:
         try:
@@ -228,6 +250,26 @@ class Agent:
             self._tell()
         if now - self._drained >= self._config.collect_interval or self._engine.fill() >= DRAIN_FILL:
             self._drain()
+        if self._endpoint.problem and now - self._listened >= LISTEN_SECONDS:
+            self._listen()
+
+    def _listen(self) -> None:
+        """Tries again to open the endpoint."""
+        before = self._unheard()
+        self._endpoint.retry()
+        self._listened = time.monotonic()
+        if self._unheard() != before and self._reporter:
+            log.info("problem ended", problem=before)
+            self._reporter.changed()
+
+    def _unheard(self) -> str:
+        """Why nobody is answered at the endpoint, or empty."""
+        if not self._endpoint.problem:
+            return ""
+        return (
+            f"{self._endpoint.problem} (the chart's agent.listen): until then there is no /metrics and the pod is not "
+            "ready, while counting and pushing go on"
+        )
 
     def _reconcile(self) -> None:
         """Moves kernel and ledger to what is desired now; untouched series notice nothing."""
@@ -311,7 +353,7 @@ class Agent:
             pods=self._engine.status.backends,
             tasks=len(self._desired.policies) if self._desired else 0,
             series=snapshot.series,
-            problems=len(self._status.problems),
+            problems=len(self._present_status().problems),
             flows=self._ledger.flows,
             flows_refused=self._ledger.refused,
             max_flows=self._config.max_flows,
@@ -326,7 +368,10 @@ class Agent:
         self._readings.publish(Reading(snapshot, vitals, began))
 
     def _present_status(self) -> Status:
-        return self._status if self._desired else Status(problems=self._source.waiting)
+        status = self._status if self._desired else Status(problems=self._source.waiting)
+        if not (unheard := self._unheard()):
+            return status
+        return dataclasses.replace(status, problems=(unheard, *status.problems))
 
     def _count(self) -> Numbers:
         """Raises TimeoutError."""

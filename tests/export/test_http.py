@@ -85,6 +85,21 @@ def test_taken_address_is_named_with_the_remedy(port):
         Endpoint(("127.0.0.1", port), {})
 
 
+def test_patient_endpoint_serves_as_soon_as_the_address_is_free():
+    """Until then it says what is in its way; that it never could end is no fault."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        with Endpoint(("127.0.0.1", number), {}, patient=True) as never:
+            assert "Address already in use" in never.problem
+        endpoint = Endpoint(("127.0.0.1", number), {"/a": lambda _: Response(b"hello")}, patient=True)
+        endpoint.retry()
+        assert "Address already in use" in endpoint.problem
+    with endpoint:
+        endpoint.retry()
+        assert not endpoint.problem
+        assert get(number, "/a")[2] == b"hello"
+
+
 def connect(port):
     """A connection that has said nothing yet."""
     return socket.create_connection(("127.0.0.1", port), 5)

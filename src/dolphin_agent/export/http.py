@@ -54,28 +54,65 @@ class Response:
 class Endpoint:
     """Listens from construction on, serves inside `with`.
 
-    Raises ListenError naming the address and the remedy when it cannot listen.
+    Raises ListenError naming the address and the remedy when it cannot listen; a `patient` one keeps that as its
+    `problem`, until `retry` succeeds.
     """
 
-    def __init__(self, address: tuple[str, int], routes: Mapping[str, Callable[[Request], Response]]) -> None:
-        host, port = address
+    def __init__(
+        self,
+        address: tuple[str, int],
+        routes: Mapping[str, Callable[[Request], Response]],
+        *,
+        patient: bool = False,
+    ) -> None:
+        self._address, self._routes = address, routes
+        self._server: ThreadingHTTPServer | None = None
+        self.problem = ""
+        """Why nobody is answered, or empty."""
         try:
-            self._server = _server(address, routes)
+            self._listen()
+        except ListenError as fault:
+            if not patient:
+                raise
+            self.problem = str(fault)
+
+    @property
+    def port(self) -> int:
+        """The one it listens on, or would."""
+        return int(self._server.server_address[1]) if self._server else self._address[1]
+
+    def retry(self) -> None:
+        """Tries again to listen, and serves where that succeeds."""
+        try:
+            self._listen()
+        except ListenError as fault:
+            self.problem = str(fault)
+        else:
+            self.problem = ""
+            self._serve()
+
+    def _listen(self) -> None:
+        host, port = self._address
+        try:
+            self._server = _server(self._address, self._routes)
         except OSError as fault:
             raise ListenError(
                 f"cannot listen on {host}:{port}: {fault.strerror or fault}; "
                 "free the address or choose another one with --listen HOST:PORT"
             ) from fault
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)
+
+    def _serve(self) -> None:
+        if self._server:
+            threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._serve()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
 
 
 def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], Response]]) -> ThreadingHTTPServer:

@@ -8,6 +8,7 @@ state is written once it is back.
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from dolphin_agent.errors import KubeError, OccupiedError
 from dolphin_agent.kube.client import APPLY_PATCH, MERGE_PATCH
 from dolphin_agent.kube.reflector import Reflector, Resource
 from dolphin_agent.policy.vocabulary import NAMESPACE
+from dolphin_agent.status import event
 from dolphin_agent.status.fold import Wanted, fold, pick_node
 from dolphin_agent.status.lease import Lease
 from dolphin_agent.status.node_monitor import API_VERSION, KIND, NUMBERS, AgentIdentity, status_of, without_numbers
@@ -45,11 +47,8 @@ MOVED = 0.1
 
 NODE_MONITORS = "/apis/crd.dolphin.io/v1/nodemonitors"
 POLICIES = f"/apis/crd.dolphin.io/v1/namespaces/{NAMESPACE}/monitorpolicies"
-EVENTS = f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events"
 MANAGER = "dolphin-agent"
 _NOT_FOUND = 404
-_NOTE = 1000
-"""Characters of an Event's note; the API takes 1024."""
 
 log = structlog.get_logger()
 
@@ -118,6 +117,7 @@ class Reporter:
         self._written_at = float("-inf")
         self._lease = Lease(client, namespace, self._own.identity)
         self._leader: _Leader | None = None
+        self._warnings: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self.problem = ""
         """Why reporting does not work now, or empty."""
 
@@ -135,10 +135,16 @@ class Reporter:
         """There is something new to report."""
         self._wake.set()
 
+    def warn(self, reason: str, note: str) -> None:
+        """Say in an Event about this agent's pod that something is wrong; outside of a pod, nowhere."""
+        self._warnings.put((reason, note))
+        self._wake.set()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 self._report()
+                self._tell_warnings()
                 self._lead()
                 self.problem = self._leader.problem if self._leader else ""
             except OccupiedError as fault:
@@ -190,6 +196,19 @@ class Reporter:
                 self._owner = None  # somebody deleted it
             raise
         self._written, self._written_at, self._reported = status, time.monotonic(), now
+
+    def _tell_warnings(self) -> None:
+        namespace, _, name = self._own.pod.partition("/")
+        while not self._warnings.empty():
+            warning = self._warnings.get()
+            if not name:
+                continue
+            try:
+                event.post(
+                    self._client, event.Subject("v1", "Pod", namespace, name, self._own.identity), MANAGER, *warning
+                )
+            except KubeError as fault:  # the status has it too
+                log.warning("no Event could be written", reason=str(fault))
 
     def _has_moved(self, status: Mapping[str, Any]) -> bool:
         """Whether its numbers are worth a write of their own."""
@@ -281,35 +300,10 @@ class _Leader:
                 if fault.status != _NOT_FOUND:  # deleted meanwhile
                     raise
                 continue
-            for event in _events(before, status):
-                self._tell(task, policy["uid"], *event)
+            subject = event.Subject(API_VERSION, "MonitorPolicy", NAMESPACE, name, policy["uid"])
+            for reason, note in _events(before, status):
+                event.post(self._client, subject, self._own.identity, reason, note)
         self._done = (nodes.objects, policies.objects)
-
-    def _tell(self, task: str, uid: str, reason: str, note: str) -> None:
-        namespace, _, name = task.partition("/")
-        self._client.send(
-            "POST",
-            EVENTS,
-            {
-                "apiVersion": "events.k8s.io/v1",
-                "kind": "Event",
-                "metadata": {"generateName": f"{name[:200].rstrip('.-')}-", "namespace": namespace},
-                "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                "reportingController": "dolphin.io/agent",
-                "reportingInstance": self._own.identity[:128],
-                "action": "Monitor",
-                "type": "Warning",
-                "reason": reason,
-                "note": note[:_NOTE],
-                "regarding": {
-                    "apiVersion": API_VERSION,
-                    "kind": "MonitorPolicy",
-                    "namespace": namespace,
-                    "name": name,
-                    "uid": uid,
-                },
-            },
-        )
 
 
 def _pick_status(item: Mapping[str, Any]) -> dict[str, Any]:

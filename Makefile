@@ -83,7 +83,7 @@ test-cluster: PACKAGES += $(IMAGE_PACKAGES)
 test-cluster: .venv/installed image
 	$(BIN)/python -m integration.kube.binaries
 	$(BIN)/python -m integration.telemetry.binaries
-	for kernel in $(CLUSTER_KERNELS); do $(BIN)/python -m pytest integration/cluster --node-kernel $$kernel || exit 1; done
+	$(BIN)/python -m integration.cluster $(CLUSTER_KERNELS)
 
 # Load and violent ends, too long for every change; and, on this machine, what 10,000 pods, a million flows and a
 # collector that is away for ten minutes leave behind.

@@ -58,6 +58,15 @@ class Cluster:
 
     control_plane: ClusterControlPlane
     node: Node
+    kernel: str
+    """The node's, as integration.vm calls it."""
+    guest: subprocess.Popen[bytes]
+    """The harness, with the guest in it."""
+
+    @property
+    def log(self) -> str:
+        """What the guest printed, and what the harness says of its end."""
+        return (self.control_plane.work / "guest.log").read_text(errors="replace")
 
 
 @contextmanager
@@ -90,21 +99,22 @@ def cluster(work: Path, kernel: str, images: Sequence[Path]) -> Iterator[Cluster
         inside = [sys.executable, "-m", "integration.cluster.node", task.json()]
         with (work / "guest.log").open("wb") as log:
             guest = subprocess.Popen([*harness, *options, "--", *inside], stdout=log, stderr=subprocess.STDOUT)
-        made = Cluster(control_plane, Node())
+        made = Cluster(control_plane, Node(), kernel, guest)
         try:
-            _wait_ready(made, guest, work)
+            _wait_ready(made)
             yield made
-            made.node.end()
-            assert guest.wait(COMMAND_SECONDS) == 0, (work / "guest.log").read_text()
+            if guest.poll() is None:
+                made.node.end()
+            assert guest.wait(COMMAND_SECONDS) == 0, made.log
         finally:
             guest.terminate()
             guest.wait()
 
 
-def _wait_ready(made: Cluster, guest: subprocess.Popen[bytes], work: Path) -> None:
+def _wait_ready(made: Cluster) -> None:
     def ready() -> bool:
-        if guest.poll() is not None:
-            raise HarnessError(f"the node ended:\n{(work / 'guest.log').read_text()}")
+        if made.guest.poll() is not None:
+            raise HarnessError(f"the node ended:\n{made.log}")
         answer = made.control_plane.api.raw("GET", f"/api/v1/nodes/{node.NAME}")
         conditions = answer.json()["status"].get("conditions", []) if answer.status == 200 else []
         return ("Ready", "True") in {(one["type"], one["status"]) for one in conditions} and answers()

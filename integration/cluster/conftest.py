@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "dolphin-system"
 SELECTOR = "app.kubernetes.io/name=dolphin-agent"
+BOUND_BY_MEMLOCK = ("5.10",)
+"""The kernels on which maps need SYS_RESOURCE."""
 ROLLOUT_SECONDS = 240
 """Under emulation a container with Python takes a while to start."""
 
@@ -50,6 +52,14 @@ def cluster(
     work = tmp_path_factory.mktemp("cluster")
     with bed.namespace(), bed.cluster(work, request.config.getoption("--node-kernel"), [image]) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def on_a_node(cluster: bed.Cluster) -> Iterator[None]:
+    """Nothing is left to be tried when the node is gone."""
+    yield
+    if cluster.guest.poll() is not None:
+        pytest.exit(f"the node ended:\n{cluster.log}", returncode=pytest.ExitCode.TESTS_FAILED)
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +88,9 @@ class Release:
         assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
-    def upgrade(self, *more: str) -> str:
+    def upgrade(self, *more: str, chart: Path = CHART) -> str:
         """Install it, or another version or other values, and wait until the new agents are ready."""
-        said = self.helm("upgrade", "--install", "--create-namespace", "dolphin-agent", str(CHART), *self.values, *more)
+        said = self.helm("upgrade", "--install", "--create-namespace", "dolphin-agent", str(chart), *self.values, *more)
         self.wait_rolled_out()
         return said
 
@@ -110,6 +120,7 @@ def release(cluster: bed.Cluster, collector: Collector) -> Release:
         "image.pullPolicy": "Never",
         "agent.otlpEndpoint": collector.http,
         "agent.collectInterval": "2s",
+        "capabilities.sysResource": str(cluster.kernel in BOUND_BY_MEMLOCK).lower(),
     }
     made = Release(cluster, tuple(part for pair in wished.items() for part in ("--set", "=".join(pair))))
     made.upgrade()

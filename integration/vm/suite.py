@@ -27,7 +27,7 @@ _PYTEST = ("-p", "no:cacheprovider", "--color=no", *(f"--ignore=integration/{nam
 # The kernel patches its code through a breakpoint. Under QEMU's threads a guest now and then dies of one that is no
 # longer there (7.2 in netif_rx_internal, 6.12 in inet6_ehashfn): presumably a stale translation. It is said,
 # and tried once more; a second time it is a failure.
-_EMULATOR_FAULT = "Oops: int3"
+EMULATOR_FAULT = "Oops: int3"
 _ATTEMPTS = 2
 
 
@@ -91,7 +91,7 @@ async def _run_kernel(
         except (HarnessError, FileNotFoundError) as error:
             write(f"harness: {error}\n".encode())
             outcome = report.fault(kernel.name, results, error)
-            if _EMULATOR_FAULT not in str(error) or attempt == _ATTEMPTS:
+            if EMULATOR_FAULT not in str(error) or attempt == _ATTEMPTS:
                 break
             write(b"harness: presumably the emulator's fault: once more, from the start\n")
             shutil.rmtree(out, ignore_errors=True)

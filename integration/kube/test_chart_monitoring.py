@@ -53,3 +53,14 @@ def test_rules_are_those_of_the_file() -> None:
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
     assert rule["spec"] == yaml.safe_load((FILES / "alerts.yaml").read_text())
     assert rule["metadata"]["labels"]["release"] == "stack"
+
+
+def test_runbooks_are_where_the_value_says() -> None:
+    """Each alert's paragraph, at the address that people can open."""
+    address = "https://git.example/dolphin/alerts.md"
+    options = ["--set", "prometheusRule.enabled=true", "--set", f"prometheusRule.runbookUrl={address}"]
+    (rule,) = of_kind("PrometheusRule", rendered(*options))
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    assert alerts
+    for one in alerts:
+        assert one["annotations"]["runbook_url"] == f"{address}#{one['alert'].lower()}"

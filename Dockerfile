@@ -22,7 +22,7 @@ FROM scratch
 LABEL org.opencontainers.image.title="dolphin-agent" \
       org.opencontainers.image.description="Exact, policy-driven container network metrics from eBPF" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0"
+      org.opencontainers.image.version="0.2.0"
 COPY --from=build /image /
 ENV PYTHONUNBUFFERED=1
 EXPOSE 10001

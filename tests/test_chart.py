@@ -40,6 +40,7 @@ def test_versions_are_in_step():
     found = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
     (label,) = re.findall(r'image\.version="(.*)"', (ROOT / "Dockerfile").read_text())
     assert (found["version"], found["appVersion"], label) == (version, version, version)
+    assert set(re.findall(r"dolphin-agent:(\d[\d.]*)", (ROOT / "docs/install.md").read_text())) == {version}
 
 
 def test_readme_is_up_to_date():

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CHART = Path(__file__).parents[2] / "helm" / "dolphin-agent"
 README = CHART / "README.md"
+EARLIER = Path(__file__).with_name("dolphin-agent-0.1.0.tgz")
+"""The version before: `git archive --format=tar.gz --prefix=dolphin-agent/ 2abcbed:helm/dolphin-agent`."""
 RELEASE = "dolphin-agent"
 _MARK = "<!-- From values.yaml, by make chart-readme. -->\n"
 

@@ -10,7 +10,8 @@ import yaml
 
 from dolphin_agent import cli, config
 from integration.kube import chart
-from integration.kube.chart import CHART, helm
+from integration.kube.chart import CHART, EARLIER, helm
+from integration.kube.installed import install_crds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,8 @@ podAnnotations: {a: b}
 podLabels: {c: d}
 service: {annotations: {prometheus.io/scrape: "true"}}
 podMonitor: {enabled: true, labels: {release: prometheus}, interval: 15s}
-prometheusRule: {enabled: true, labels: {release: prometheus}}
+prometheusRule: {enabled: true, labels: {release: prometheus}, runbookUrl: "https://wiki.example/alerts"}
+crds: {check: false}
 dashboards: {enabled: true, labels: {team: network}}
 networkPolicy: {enabled: true, from: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}
 """
@@ -166,6 +168,7 @@ def test_api_server_accepts(objects: list[Object], control_plane: ControlPlane) 
         ("updateStrategy.rollingUpdate.maxSurge=1", "additional properties 'maxSurge'"),
         ("podMonitor.enabled=yes", "at '/podMonitor/enabled'"),
         ("image.repository=", "at '/image/repository'"),
+        ("prometheusRule.runbookUrl=wiki", "at '/prometheusRule/runbookUrl'"),
     ],
 )
 def test_wrong_value_is_named(option: str, said: str) -> None:
@@ -220,12 +223,36 @@ def test_install_and_uninstall(namespace: str, control_plane: ControlPlane, tmp_
     assert f"rollout status -n {namespace} ds/{INSTALLED}" in notes
     there = (f"ds/{INSTALLED}", f"service/{INSTALLED}", "serviceaccount/dolphin-agent")
     control_plane.kubectl("get", "-n", namespace, *there)
-    crds = helm("show", "crds", str(CHART)).stdout
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crds)
-    assert "show crds" in helm("upgrade", INSTALLED, str(CHART), *access, "--set", "service.enabled=false").stdout
+    helm("upgrade", INSTALLED, str(CHART), *access, "--set", "service.enabled=false")
     assert control_plane.kubectl("get", "-n", namespace, f"service/{INSTALLED}", check=False).returncode
     helm("uninstall", INSTALLED, *access)
     left = f"-l app.kubernetes.io/instance={INSTALLED} -A -o name".split()
     kinds = ",".join(sorted(ALWAYS | OPTIONAL - OPERATOR))
     assert control_plane.kubectl("get", kinds, *left).stdout == ""
     control_plane.kubectl("get", "crd", "monitorpolicies.crd.dolphin.io", "nodemonitors.crd.dolphin.io")
+
+
+@pytest.fixture
+def earlier_crds(control_plane: ControlPlane) -> Iterator[None]:
+    """Those of the version before."""
+    crds = helm("show", "crds", str(EARLIER)).stdout
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crds)
+    yield
+    install_crds(control_plane)
+
+
+@pytest.mark.usefixtures("earlier_crds")
+def test_crds_of_another_version(namespace: str, control_plane: ControlPlane, tmp_path: Path) -> None:
+    """Helm would leave them as they are: the chart refuses, and says what to type first."""
+    access = ["--kubeconfig", str(control_plane.kubeconfig(tmp_path / "config")), "-n", namespace]
+    upgrade = ("upgrade", "--install", INSTALLED, str(CHART), *access, "--reuse-values")
+    fresh = helm(*upgrade, check=False)
+    helm("install", INSTALLED, str(EARLIER), *access)
+    for refused in (fresh, helm(*upgrade, check=False)):
+        assert refused.returncode
+        assert "is not that of chart" in refused.stderr
+        assert "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -" in refused.stderr
+    helm(*upgrade, "--set", "crds.check=false")
+    install_crds(control_plane)
+    helm(*upgrade, "--set", "crds.check=true")
+    helm("uninstall", INSTALLED, *access)

@@ -60,7 +60,7 @@ DRAIN_FILL = 0.4
 LISTEN_SECONDS = 5.0
 """In Kubernetes, between two attempts to listen where the address cannot be had."""
 
-HANG_SECONDS = 120.0
+HANG_SECONDS = 300.0
 """In Kubernetes, an agent that has done nothing for so long ends, with a traceback of each thread, to be started anew.
 No probe sees that: the endpoint has threads of its own."""
 

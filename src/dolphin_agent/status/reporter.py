@@ -203,10 +203,9 @@ class Reporter:
             warning = self._warnings.get()
             if not name:
                 continue
+            pod = event.Subject("v1", "Pod", namespace, name, self._own.identity)
             try:
-                event.post(
-                    self._client, event.Subject("v1", "Pod", namespace, name, self._own.identity), MANAGER, *warning
-                )
+                event.post(self._client, pod, self._own.identity, *warning)
             except KubeError as fault:  # the status has it too
                 log.warning("no Event could be written", reason=str(fault))
 

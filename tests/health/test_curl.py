@@ -1,10 +1,11 @@
 """Requests, and responses that come in pieces or not at all."""
 
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
+from io import BytesIO
 
 import pytest
 
-from dolphin_agent.health.curl import ENOUGH, Response, request
+from dolphin_agent.health.curl import ENOUGH, Response, plain_head, request
 from dolphin_agent.policy.vocabulary import IPFamily
 from tests.builders import check
 
@@ -82,3 +83,46 @@ def test_response_without_end():
     """Enough of it is enough; enough without any head is not good."""
     assert received(OK + b"Content-Length: 9999999\r\n\r\n", bytes(ENOUGH)) == (True, True)
     assert received(bytes(ENOUGH)) == (True, False)
+
+
+class Received:
+    """What http.client takes for a socket."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def makefile(self, _):
+        return BytesIO(self._data)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        OK + b"Content-Length: 5\r\n\r\n",
+        b"HTTP/1.0 404 Not Found\r\nServer: a\r\ncontent-length:17 \r\nDate: today\r\n\r\n",
+        b"HTTP/1.1 302\r\nLocation: http://a/?content-length: 3\r\nCONTENT-LENGTH:\t0\r\n\r\n",
+        b"HTTP/1.1 500 Content-Length: 9\r\nContent-Length: 3\r\nX-Content-Length: 4\r\n\r\n",
+    ],
+)
+def test_plain_head_is_judged_as_by_http_client(head):
+    judged = HTTPResponse(Received(head))
+    judged.begin()
+    assert plain_head(head) == (judged.status, judged.length, judged.chunked)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        OK + b"\r\n",
+        OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        OK + b"Content-Length: 5\r\n 6\r\n\r\n",
+        OK + b"Content-Length: -5\r\n\r\n",
+        OK + b"Content-Length: five\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/2 200 OK\r\nContent-Length: 5\r\n\r\n",
+    ],
+)
+def test_other_heads_are_left_to_http_client(head):
+    assert plain_head(head) is None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import selectors
 import socket
 import time
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from importlib.metadata import version
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dolphin_agent.health.sockets import open_socket
 from dolphin_agent.policy.vocabulary import IPFamily
@@ -23,8 +24,31 @@ if TYPE_CHECKING:
 ENOUGH = 1 << 16
 """Bytes after which a response is taken for whole: a pod may send without end."""
 _HEAD_END = b"\r\n\r\n"
+_STATUS = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r]")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding:|[ \t])", re.IGNORECASE)
+_WITHOUT_BODY = (204, 304)
 _AGENT = f"dolphin-agent/{version('dolphin-agent')}"
 _GOOD = range(200, 400)
+
+
+class _Head(NamedTuple):
+    """What a response's head says, by the names of http.client."""
+
+    status: int
+    length: int
+    chunked: bool = False
+
+
+def plain_head(data: bytes | bytearray) -> _Head | None:
+    """A head that says its body's length and nothing else of it, as most do; None: http.client is to judge.
+
+    It would take ten times as long for this, a tenth of a whole probe (`python -m integration.bench.health`).
+    """
+    status, lengths = _STATUS.match(data), _LENGTH.findall(data)
+    if not status or len(lengths) != 1 or _UNUSUAL.search(data) or int(status[1]) in _WITHOUT_BODY:
+        return None
+    return _Head(int(status[1]), int(lengths[0]))
 
 
 class _Received:
@@ -39,11 +63,11 @@ class _Received:
 
 
 class Response:
-    """A response as it comes in; http.client judges it."""
+    """A response as it comes in."""
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._head: HTTPResponse | None = None
+        self._head: _Head | HTTPResponse | None = None
         self._body_at = 0
 
     def add(self, data: bytes) -> bool:
@@ -69,7 +93,8 @@ class Response:
             if end < 0:
                 return False
             self._body_at = end + len(_HEAD_END)
-            head = self._head = self._parse(self._data[: self._body_at])
+            received = self._data[: self._body_at]
+            head = self._head = plain_head(received) or self._parse(received)
         if head.chunked:
             return self._data.endswith(_HEAD_END) and self._is_dechunked()
         if head.length is None:  # the end of the connection is the end of the body

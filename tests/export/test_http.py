@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from dolphin_agent.errors import ListenError
-from dolphin_agent.export.http import CONNECTIONS, UNSENT_BYTES, Endpoint, Response
+from dolphin_agent.export.http import CONNECTIONS, PATIENCE, SLOW, UNSENT_BYTES, Endpoint, Response
 
 
 def get(port, path):
@@ -34,8 +35,8 @@ def broken(_):
 
 @pytest.fixture
 def large():
-    """What /large answers: the last of them."""
-    return [Response(bytes(UNSENT_BYTES // 2 + 1))]
+    """What /large answers: one after the other, and for ever the last of them."""
+    return [Response(bytes(UNSENT_BYTES // 2 + 1), content_type=str(number)) for number in range(3)]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def port(large):
 
     def big(_):
         begun.release()
-        return large[-1]
+        return large.pop(0) if len(large) > 1 else large[0]
 
     routes = {
         "/a": lambda _: Response(b"hello", content_type="text/x"),
@@ -128,37 +129,64 @@ def test_unfinished_answers_are_bounded_too(port):
         assert [one.recv(1) for one in ended] == [b""]
 
 
-def ask(port, path):
-    """A client that asks, and reads nothing of a large answer."""
+def ask(port, path, buffer=4096):
+    """A client that asks; its receive buffer, in bytes, is small, so that it is the endpoint that waits."""
     client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     client.settimeout(5)
     client.connect(("127.0.0.1", port))
     client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
     return client
 
 
-def is_cut(client, size):
-    """Whether the answer ends before its length."""
+def is_cut(client, size, pace=None):
+    """Whether the answer ends before its length; a pace is bytes, and seconds until the next ones."""
+    room, pause = pace or (1 << 20, 0)
     received = 0
     try:
-        while part := client.recv(1 << 20):
+        while part := client.recv(room):
             received += len(part)
+            time.sleep(pause)
     except ConnectionResetError:
         return True
     return received < size
 
 
-def test_large_answers_that_wait_are_bounded(port, large):
-    """The oldest of them ends; those who share one do so for the price of one."""
+def test_slow_readers_of_large_answers_make_room(port, large):
+    """Who wants one more waits a moment, and costs those who make no progress theirs; small answers do not wait."""
+    size = len(large[0].body)
     with ExitStack() as stack:
-        first = stack.enter_context(ask(port, "/large"))
+        slow = stack.enter_context(ask(port, "/large"))
         assert begun.acquire(timeout=5)
-        large[:] = [large[0], Response(bytes(UNSENT_BYTES // 2))]
-        same = [stack.enter_context(ask(port, "/large")) for _ in range(10)]
+        time.sleep(0.1)  # it is being sent
+        other = stack.enter_context(ask(port, "/large"))
+        assert get(port, "/a")[0] == 200
+        assert not begun.acquire(timeout=PATIENCE / 2), "it is made while there is no room"
+        assert not is_cut(other, size)
+        assert is_cut(slow, size)
+
+
+def test_who_reads_on_is_not_ended(port, large):
+    """However long others wait for it."""
+    size = len(large[0].body)
+    with ExitStack() as stack:
+        steady = stack.enter_context(ask(port, "/large", SLOW // 4))
+        assert begun.acquire(timeout=5)
+        time.sleep(0.1)
+        other = stack.enter_context(ask(port, "/large"))
+        began = time.monotonic()
+        assert not is_cut(steady, size, pace=(SLOW // 4, 0.08))
+        assert time.monotonic() - began > 2 * PATIENCE, "nobody has waited for it"
+        assert not is_cut(other, size)
+
+
+def test_readers_of_one_answer_need_no_more_room(port, large):
+    """They do so for the price of one."""
+    large[:] = [Response(bytes(UNSENT_BYTES // 2))]
+    with ExitStack() as stack:
+        same = [stack.enter_context(ask(port, "/large", SLOW)) for _ in range(4)]
         for _ in same:
-            assert begun.acquire(timeout=5)
-        assert is_cut(first, len(large[0].body))
+            assert begun.acquire(timeout=PATIENCE / 2)
         assert not any(is_cut(one, UNSENT_BYTES // 2) for one in same)
 
 

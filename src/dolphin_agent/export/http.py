@@ -6,6 +6,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,8 +25,18 @@ CLIENT_TIMEOUT = 10.0
 CONNECTIONS = 64
 """At once: each has a thread. One more costs the oldest that has not asked for anything yet, else the oldest of all."""
 
-UNSENT_BYTES = 32 << 20
-"""Of different answers that are being sent at once; more costs those who have the oldest: slow readers keep them."""
+UNSENT_BYTES = 24 << 20
+"""Of different answers that are being sent at once. Who asks for one more waits for room, and it is made then; one that
+is larger by itself is sent alone."""
+
+PATIENCE = 1.0
+"""Seconds that others wait for who has read nothing meanwhile, or little; then it is ended."""
+
+SLOW = 1 << 20
+"""Bytes per second, less than which is little."""
+
+_PART = 1 << 18
+"""Bytes sent at once, so that it is known how fast a client reads."""
 
 _RESET = struct.pack("ii", 1, 0)
 """Of SO_LINGER (socket(7)): what is not sent when a connection is closed never will be."""
@@ -117,6 +128,8 @@ class Endpoint:
 
 def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], Response]]) -> ThreadingHTTPServer:
     connections = _Connections()
+    sizes = dict.fromkeys(routes, 0)
+    """Path -> bytes of its last answer."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = CLIENT_TIMEOUT
@@ -125,22 +138,20 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], R
 
         def do_GET(self) -> None:
             connections.asked(self.request)
-            answer = routes.get(self.path.partition("?")[0])
-            request = Request(self.headers.get("Accept"), self.headers.get("Accept-Encoding"))
+            path = self.path.partition("?")[0]
+            connections.wait_for_room(sizes.get(path, 0))
+            response = _answer(routes, path, Request(self.headers.get("Accept"), self.headers.get("Accept-Encoding")))
+            if path in sizes:
+                sizes[path] = len(response.body)
             try:
-                response = answer(request) if answer else Response(_index(routes), status=404)
-            except Exception:
-                log.exception("request failed", path=self.path)
-                response = Response(b"internal error, see the agent's log\n", status=500)
-            connections.sending(self.request, response)
-            try:
+                sending = connections.sending(self.request, response)
                 self.send_response(response.status)
                 self.send_header("Content-Type", response.content_type)
                 if response.content_encoding:
                     self.send_header("Content-Encoding", response.content_encoding)
                 self.send_header("Content-Length", str(len(response.body)))
                 self.end_headers()
-                self.wfile.write(response.body)
+                sending.send(self.request)
             except OSError as fault:
                 # Or the kernel would go on with what it has of the answer, at whatever pace.
                 self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -169,14 +180,34 @@ def _server(address: tuple[str, int], routes: Mapping[str, Callable[[Request], R
     return Server(address, Handler)
 
 
+@dataclass
+class _Sending:
+    """An answer on its way to one client."""
+
+    response: Response
+    sent: int = 0
+    """Bytes that the kernel has taken for it; written by its thread alone."""
+
+    def send(self, to: socket.socket) -> None:
+        """Send it. Raises OSError when the client is gone, or has not read it in time."""
+        body = memoryview(self.response.body)
+        deadline = time.monotonic() + CLIENT_TIMEOUT
+        while self.sent < len(body):
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError("it reads too slowly")
+            to.settimeout(left)
+            self.sent += to.send(body[self.sent : self.sent + _PART])
+
+
 class _Connections:
     """Those that are open, each kind oldest first."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        """Notified whenever an answer has been sent, or will not be."""
         self._silent: dict[socket.socket, None] = {}
-        self._answered: dict[socket.socket, Response | None] = {}
-        """With what is being sent, if it is made already."""
+        self._answered: dict[socket.socket, _Sending | None] = {}
+        """With what is being sent, if it has begun already."""
 
     def add(self, one: socket.socket) -> None:
         """Counts one that was accepted, and ends another if it is one too many."""
@@ -192,20 +223,33 @@ class _Connections:
                 self._forget(one)
                 self._answered[one] = None
 
-    def sending(self, one: socket.socket, response: Response) -> None:
-        """Its answer is made; ends those that have the oldest one, if there is too much of them."""
+    def wait_for_room(self, size: int) -> None:
+        """Returns when so many bytes can be sent beside the others; few always can."""
+        if size < _PART:
+            return
         with self._lock:
-            if one not in self._answered:
-                return
-            self._answered[one] = response
-            bodies = {id(made): len(made.body) for made in self._answered.values() if made}
-            total = sum(bodies.values())
-            for oldest, size in bodies.items():
-                if total <= UNSENT_BYTES or oldest == id(response):
-                    break
-                total -= size
-                for slow in [slow for slow, made in self._answered.items() if id(made) == oldest]:
-                    self._end(slow)
+            while not self._has_room(size):
+                before = {one: made.sent for one, made in self._answered.items() if made}
+                if not self._lock.wait_for(lambda: self._has_room(size), PATIENCE):
+                    self._end_slow(before)
+
+    def sending(self, one: socket.socket, response: Response) -> _Sending:
+        """Its answer is made; returns where to say how much of it was sent."""
+        sending = _Sending(response)
+        with self._lock:
+            if one in self._answered:
+                self._answered[one] = sending
+        return sending
+
+    def _has_room(self, size: int) -> bool:
+        bodies = {id(made.response): len(made.response.body) for made in self._answered.values() if made}
+        return not bodies or sum(bodies.values()) + size <= UNSENT_BYTES
+
+    def _end_slow(self, before: Mapping[socket.socket, int]) -> None:
+        for one, sent in before.items():
+            made = self._answered.get(one)
+            if made and made.sent - sent < SLOW * PATIENCE:
+                self._end(one)
 
     def discard(self, one: socket.socket) -> None:
         """It is about to be closed."""
@@ -220,7 +264,19 @@ class _Connections:
 
     def _forget(self, one: socket.socket) -> None:
         self._silent.pop(one, None)
-        self._answered.pop(one, None)
+        if self._answered.pop(one, None):
+            self._lock.notify_all()
+
+
+def _answer(routes: Mapping[str, Callable[[Request], Response]], path: str, request: Request) -> Response:
+    answer = routes.get(path)
+    if not answer:
+        return Response(_index(routes), status=404)
+    try:
+        return answer(request)
+    except Exception:
+        log.exception("request failed", path=path)
+        return Response(b"internal error, see the agent's log\n", status=500)
 
 
 def _index(routes: Mapping[str, Callable[[Request], Response]]) -> bytes:

@@ -25,7 +25,7 @@ CLIENT_TIMEOUT = 10.0
 CONNECTIONS = 64
 """At once: each has a thread. One more costs the oldest that has not asked for anything yet, else the oldest of all."""
 
-UNSENT_BYTES = 24 << 20
+UNSENT_BYTES = 16 << 20
 """Of different answers that are being sent at once. Who asks for one more waits for room, and it is made then; one that
 is larger by itself is sent alone."""
 

@@ -119,7 +119,7 @@ def test_port_taken(
         assert said in events[0]["note"]
     wait_until(agent.is_up, deadline=20, what="it listens")
     wait_counted(agent, namespace, "web")
-    wait_until(lambda: not monitor(api, node)["problems"], deadline=WRITTEN, what="it says so")
+    wait_until(lambda: said not in str(monitor(api, node)["problems"]), deadline=WRITTEN, what="it says so")
 
 
 HANGING = """

@@ -52,8 +52,8 @@ def test_constants_fit_the_sizes_and_the_hash_is_new_each_time():
 def test_format_is_that_of_the_entries():
     """Key, then the counters: four of traffic, two of samples."""
     assert [DrainedTable(name).format for name in ("flows4", "flows6", "samples4", "samples6")] == [
-        "<16s4Q",
-        "<40s4Q",
-        "<16s2Q",
-        "<40s2Q",
+        "<16s4q",
+        "<40s4q",
+        "<16s2q",
+        "<40s2q",
     ]

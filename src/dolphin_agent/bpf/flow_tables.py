@@ -81,8 +81,9 @@ class DrainedTable:
         self.family = Family.IPV4 if name.endswith("4") else Family.IPV6
         key = 8 * (IPV4_KEY if self.family is Family.IPV4 else IPV6_KEY)
         counters = (ctypes.sizeof(ENTRIES[name]) - key) // 8
-        self.format = f"<{key}s{counters}Q"
-        """For struct.iter_unpack: the key, then the counters."""
+        self.format = f"<{key}s{counters}q"
+        """For struct.iter_unpack: the key, then the counters. They have a sign: what a pod forwards is taken back, and the
+        buffers may have been flipped since it was counted."""
         self.unused = bytes(key)
         """The key of an entry that holds nothing."""
         self.chunks: list[bytes] = []

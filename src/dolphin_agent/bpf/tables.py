@@ -124,7 +124,8 @@ class Tables:
         self._state_memory = mmap.mmap(self.fds[".bss"], maps[".bss"].size)
         self._state = AgentState.from_buffer(self._state_memory)
         self._partition_memory = mmap.mmap(self.fds["partitions"], maps["partitions"].size)
-        self._words = memoryview(self._partition_memory).cast("Q")
+        # With a sign: what a pod forwards is taken back, and the buffers may have been flipped since it was counted.
+        self._words = memoryview(self._partition_memory).cast("q")
         self._flows = [FlowMap(name, entries, self._cpus, maps[name]) for name, entries in self.entries.items()]
 
     def close(self) -> None:
@@ -207,7 +208,7 @@ class Tables:
         self._grace.wait()
         length = slots * WORDS_PER_SLOT
         stride = len(self._words) // (CPU_PARTITIONS * self._cpus)
-        zeros = memoryview(bytes(length * 8)).cast("Q")
+        zeros = memoryview(bytes(length * 8)).cast("q")
         total = [0] * length
         for cpu in range(self._cpus):
             start = (cpu * CPU_PARTITIONS + old) * stride

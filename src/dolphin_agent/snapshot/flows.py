@@ -48,8 +48,6 @@ PROTOCOLS = {
 }
 """The names of IANA's list, lower case; others are shown as their number."""
 
-_SIGN = 1 << 63
-_WRAP = 1 << 64
 # A key's bytes: protocol, record, slot and bucket (two bytes), local port, remote port, local address, remote address.
 _RECORD = 1
 _SLOT = slice(2, 4)
@@ -147,10 +145,6 @@ class Books:
                 place = places.get(tag)
                 if place is None:
                     continue
-                if segments >= _SIGN:  # more was taken back (forwarded) than counted since the flip
-                    segments -= _WRAP  # noqa: PLW2901
-                if payload >= _SIGN:
-                    payload -= _WRAP  # noqa: PLW2901
                 total = sums[tag]
                 total[0] += packets
                 total[1] += octets

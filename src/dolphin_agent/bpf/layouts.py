@@ -33,6 +33,8 @@ class Kind(enum.IntEnum):
     TCP_OPEN_INBOUND = 5
     TCP_OPEN_OUTBOUND = 6
     TCP_RTT = 7
+    UDP_RECEIVE = 8
+    UDP_SEND = 9
 
     @property
     def counted(self) -> int:
@@ -45,7 +47,8 @@ class Kind(enum.IntEnum):
         return 1 << 16 + self
 
 
-KINDS = 8
+KINDS = 10
+"""Those that a pod has counters of: the first ones. Later ones are counted elsewhere."""
 ANY_PER_FLOW = 0xFFFF << 16
 
 

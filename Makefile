@@ -1,6 +1,7 @@
 # make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
 # make test     everything: lint, unit tests, VM suite, a real API server        (KERNELS="6.12" ITEM_KERNELS=: less)
 # make vm-preempt  the item tests on a preemptible kernel
+# make vm-capabilities  what the agent may do, each taken away, on the kernels that `make test` leaves out
 # make test-kube  against a real API server and etcd, which are built once, in minutes
 # make test-telemetry  the judges of what the agent exports: Prometheus, promtool, an OpenTelemetry Collector
 # make test-cluster  the chart in a real cluster, whose node is a guest               (CLUSTER_KERNELS="5.10 6.1": others)
@@ -21,7 +22,7 @@ PYTHON  ?= python3
 KERNELS ?= 6.12
 PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 5.10 6.1 7.2
-ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py) integration/test_capabilities.py
+ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py integration/test_udp_*.py)
 SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
@@ -60,7 +61,7 @@ harness: .venv/installed
 	$(BIN)/python -m pytest integration/vm integration/bench
 
 # Everything on one kernel (unusual paths take as long as all the rest);
-# on the other kernels the tests of the items and their capabilities, which are what differs between kernels.
+# on the other kernels the tests of the items, which are what differs between kernels.
 # KERNELS="5.10 6.1 6.12 7.2" PATHS_KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= runs everything on all.
 vm: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py \
@@ -94,6 +95,10 @@ soak: .venv/installed
 # The same tests of items where the kernel may be preempted anywhere; 7.2 is built so.
 vm-preempt: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels 6.12 --append preempt=full -- $(ITEM_TESTS)
+
+# Attaching everything takes a minute under emulation, and here it is tried with each capability taken away.
+vm-capabilities: .venv/installed
+	$(BIN)/python -m integration.vm pytest --kernels "$(ITEM_KERNELS)" -- integration/test_capabilities.py
 
 # What the agent costs, as integration/README.md says; bench-baseline accepts the present figures.
 bench: .venv/installed
@@ -170,5 +175,5 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt bench \
+.PHONY: test servers demo unit harness vm test-kube test-telemetry test-cluster soak vm-preempt vm-capabilities bench \
 	bench-userspace bench-baseline lint format dashboards docs objects build image packages clean chart-readme sbom

@@ -105,10 +105,11 @@ def test_equal(cluster: bed.Cluster, workload: Workload, scraped: Scraped, colle
     workload.ask(20)
     kernel_after, after = counted(workload, scraped)
     moved = {app: kernel_after[app] - kernel_before[app] for app in kernel_after}
-    kernel = judge.kernel_says(moved["nginx"], accepts=True)
+    published = ("ipReceive", "ipSend", "tcpReceive", "tcpSend", "tcpRetrans")
+    kernel = judge.kernel_says(moved["nginx"], accepts=True, items=published)
     assert kernel["tcp_receive_packets_total", "both"] >= 20
     labels = {"pod": nginx, "task": "kube-system/example-task"}
-    assert judge.agent_says(before, after, granularity="flow", **labels) == kernel
+    assert judge.agent_says(before, after, granularity="flow", items=published, **labels) == kernel
     assert opened(before, after, "inbound", **labels) == moved["nginx"].passive_opens == 40
 
     labels = {"pod": app1, "task": "kube-system/app1"}

@@ -133,11 +133,12 @@ def opened(before: Samples, after: Samples, direction: str, **labels: str) -> in
     return int(after.value(name, direction=direction, **labels) - before.value(name, direction=direction, **labels))
 
 
-def pushed(collector: Collector, name: str, pod: str, family: str) -> int:
-    """The last value of a pod's series."""
+def pushed(collector: Collector, name: str, pod: str, family: str, *, after: int = 0) -> int:
+    """The last value of a pod's series, but for so many of the first requests; -1 where there is none."""
     values = [
         point.value
-        for metric in collector.metrics()
+        for request in collector.requests()[after:]
+        for metric in request
         if metric.name == name
         for point in metric.points
         if isinstance(point, Point)
@@ -276,10 +277,14 @@ def test_port_taken(cluster: bed.Cluster, release: Release, collector: Collector
     (pod,) = release.pods()
     assert said in kubectl("describe", "pod", "-n", NAMESPACE, pod["metadata"]["name"]).stdout
     name, app1 = "dolphin_ip_receive_bytes_total", workload.name("app1")
-    before = pushed(collector, name, app1, "ipv4")
+    after = len(collector.requests())  # the last of the earlier agent, whose totals were higher, among them
+    collector.wait_for(
+        lambda _: pushed(collector, name, app1, "ipv4", after=after) >= 0, deadline=EFFECT_SECONDS, what="it pushes"
+    )
+    before = pushed(collector, name, app1, "ipv4", after=after)
     workload.ask(5)
     collector.wait_for(
-        lambda _: pushed(collector, name, app1, "ipv4") > before, deadline=EFFECT_SECONDS, what="it pushes"
+        lambda _: pushed(collector, name, app1, "ipv4", after=after) > before, deadline=EFFECT_SECONDS, what="it counts"
     )
     (status,) = release.pods()[0]["status"]["containerStatuses"]
     assert (status["restartCount"], status["ready"]) == (0, False)

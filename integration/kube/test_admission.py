@@ -219,7 +219,7 @@ def test_node_columns(control_plane: ControlPlane, api: Api, node_object: str) -
     """A status survives, and `kubectl get` shows it."""
     assert apply_status(api, node_object, node_status()) == node_status()
     header, line = control_plane.kubectl("get", "nm", "shown").stdout.splitlines()
-    assert header.split() == ["NAME", "READY", "TASKS", "PODS", "SERIES", "LOST", "AGE"]
+    assert header.split() == ["NAME", "READY", "TASKS", "PODS", "SERIES", "LOST", "AGE", "PROBLEM"]
     assert line.split()[:6] == ["shown", "True", "1", "7", str(2**31), str(2**40)]
 
 

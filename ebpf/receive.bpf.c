@@ -1,61 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Packets that a pod receives: IP as the kernel's In{NoECT,ECT1,ECT0,CE}Pkts and InOctets count them, TCP as InSegs,
- * UDP as InDatagrams, InErrors, NoPorts and IgnoredMulti together.
+/* Packets that a pod receives: IP as the kernel's In{NoECT,ECT1,ECT0,CE}Pkts and InOctets count them, TCP as InSegs.
  *
- * One program per packet answers all items. It runs where IP takes the packet in; TCP segments and UDP datagrams that
- * the pod forwards are taken back where it does so. What is dropped in between was received all the same.
+ * One program per packet answers both items. It runs where IP takes the packet in; TCP segments that the pod forwards
+ * are taken back where it does so. What is dropped in between was received all the same.
  */
 #include "packet.bpf.h"
 
 #define PACKET_HOST      0
 #define PACKET_OTHERHOST 3
 
-#define TRANSPORT_KINDS (ALL_OF(KIND_TCP_RECEIVE) | ALL_OF(KIND_UDP_RECEIVE))
+#define IP_KINDS  (COUNTED(KIND_IP_RECEIVE) | PER_FLOW(KIND_IP_RECEIVE))
+#define TCP_KINDS (COUNTED(KIND_TCP_RECEIVE) | PER_FLOW(KIND_TCP_RECEIVE))
 
-static const struct kinds kinds = {KIND_IP_RECEIVE, KIND_TCP_RECEIVE, KIND_UDP_RECEIVE, RECORD_RECEIVED};
+static const struct kinds kinds = {KIND_IP_RECEIVE, KIND_TCP_RECEIVE, RECORD_RECEIVED};
 
 static __always_inline u32 packet_type(struct sk_buff *skb)
 {
 	return *(u8 *)&skb->__pkt_type_offset & 7; /* a bit field's first bits; on big-endian machines its last ones */
 }
 
-/* Counts what the packet's headers say. `udp` is constant, see account(). */
-static __always_inline int counted(struct sk_buff *skb, struct pod pod, u32 type, u32 length, u32 merged,
-				   enum family family, const bool udp)
-{
-	void *network = skb->data;
-	struct wire wire = {1, length};
-
-	if (merged)
-		wire = unmerged(skb, (u64)network - (u64)skb->head, length, family);
-
-	if (!udp && pod.wants == COUNTED(KIND_IP_RECEIVE)) {
-		count(pod.slot, KIND_IP_RECEIVE, family, wire.packets, wire.bytes);
-		return 0;
-	}
-	if (type != PACKET_HOST)
-		pod.wants &= ~ALL_OF(KIND_TCP_RECEIVE); /* TCP ignores multicast and broadcast */
-
-	struct packet packet;
-	read_packet(&packet, network, (struct length){length, length - skb->data_len}, family, INCOMING);
-	account(pod, family, kinds, skb, &packet, wire, udp);
-	return 0;
-}
-
-static __noinline int counted_udp4(struct sk_buff *skb, u32 wants, u32 slot, u32 merged)
-{
-	return counted(skb, (struct pod){wants, slot}, packet_type(skb), skb->len, merged, FAMILY_IPV4, true);
-}
-
-static __noinline int counted_udp6(struct sk_buff *skb, u32 wants, u32 slot, u32 merged)
-{
-	return counted(skb, (struct pod){wants, slot}, packet_type(skb), skb->len, merged, FAMILY_IPV6, true);
-}
-
 /* skb->data points at the IP header here; skb->network_header is not set yet where the last rung runs. */
 static __always_inline int received(struct sk_buff *skb, struct net *net, enum family family)
 {
-	struct pod pod = pod_of(net, ALL_OF(KIND_IP_RECEIVE) | TRANSPORT_KINDS);
+	struct pod pod = pod_of(net, IP_KINDS | TCP_KINDS);
 
 	if (!pod.wants)
 		return 0;
@@ -72,10 +39,24 @@ static __always_inline int received(struct sk_buff *skb, struct net *net, enum f
 		count(pod.slot, KIND_IP_RECEIVE, family, 1, length);
 		return 0;
 	}
-	if (pod.wants & ALL_OF(KIND_UDP_RECEIVE))
-		return family == FAMILY_IPV4 ? counted_udp4(skb, pod.wants, pod.slot, merged)
-					     : counted_udp6(skb, pod.wants, pod.slot, merged);
-	return counted(skb, pod, type, length, merged, family, false);
+
+	void *network = skb->data;
+	struct wire wire = {1, length};
+
+	if (merged)
+		wire = unmerged(skb, (u64)network - (u64)skb->head, length, family);
+
+	if (pod.wants == COUNTED(KIND_IP_RECEIVE)) {
+		count(pod.slot, KIND_IP_RECEIVE, family, wire.packets, wire.bytes);
+		return 0;
+	}
+	if (type != PACKET_HOST)
+		pod.wants &= ~TCP_KINDS; /* TCP ignores multicast and broadcast */
+
+	struct packet packet;
+	read_packet(&packet, network, (struct length){length, length - skb->data_len}, family, INCOMING);
+	account(pod, family, kinds, &packet, wire);
+	return 0;
 }
 
 /* ip_rcv_core and not ip_rcv: lists of packets (GRO_NORMAL batches) reach only the former. */
@@ -91,10 +72,10 @@ int BPF_PROG(ip6_rcv_core, struct sk_buff *skb, struct net_device *dev, struct n
 	return received(skb, net, FAMILY_IPV6);
 }
 
-/* Takes back the TCP segments or UDP datagrams of a packet that `received` counted and the pod is about to forward. */
+/* Takes back the TCP segments of a packet that `received` counted and the pod is about to forward. */
 static __always_inline int forwarded(struct sk_buff *skb, enum family family)
 {
-	struct pod pod = pod_of(skb->dev->nd_net.net, TRANSPORT_KINDS);
+	struct pod pod = pod_of(skb->dev->nd_net.net, TCP_KINDS);
 
 	if (!pod.wants || packet_type(skb) != PACKET_HOST)
 		return 0;
@@ -104,23 +85,13 @@ static __always_inline int forwarded(struct sk_buff *skb, enum family family)
 	u32 network = skb->network_header;
 
 	read_packet(&packet, skb->head + network, (struct length){length, length - skb->data_len}, family, INCOMING);
-	pod.wants &= packet.tcp ? ALL_OF(KIND_TCP_RECEIVE) : is_udp(&packet) ? ALL_OF(KIND_UDP_RECEIVE) : 0;
-	if (!pod.wants)
+	if (!packet.tcp)
 		return 0;
 
-	struct wire wire = gso_size_of(skb) ? unmerged(skb, network, length, family) : (struct wire){1, length};
-	struct traffic seen = {};
+	u64 segments = gso_size_of(skb) ? unmerged(skb, network, length, family).packets : 1;
+	struct traffic seen = {0, 0, packet.begins_segment ? -segments : 0, -(u64)packet.payload};
 
-	if (packet.tcp) {
-		seen.segments = packet.begins_segment ? -(u64)wire.packets : 0;
-		seen.payload = -(u64)packet.payload;
-		account_kinds(pod, family, kinds, KIND_TCP_RECEIVE, packet.key, &seen);
-	} else {
-		read_datagrams(skb, &packet, wire, &seen);
-		seen.segments = -seen.segments;
-		seen.payload = -seen.payload;
-		account_kinds(pod, family, kinds, KIND_UDP_RECEIVE, packet.key, &seen);
-	}
+	account_kinds(pod, family, kinds, packet.key, &seen, true);
 	return 0;
 }
 
@@ -137,8 +108,8 @@ int BPF_PROG(ip6_forward, struct sk_buff *skb)
 }
 
 /* For kernels that refuse fentry. Fires once per device a packet passes, and before tc and netfilter ingress: stacked
- * devices in a pod count twice, packets dropped at ingress count although IP never saw them, TCP and UDP that
- * are forwarded count. */
+ * devices in a pod count twice, packets dropped at ingress count although IP never saw them, TCP that is forwarded
+ * counts. */
 SEC("tp_btf/netif_receive_skb")
 int BPF_PROG(netif_receive, struct sk_buff *skb)
 {

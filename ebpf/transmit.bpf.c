@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* What a pod hands to a device: IP packets, TCP segments and UDP datagrams sent, retransmissions among them, and the
- * first SYN of a connection.
+/* What a pod hands to a device: IP packets and TCP segments sent, retransmissions among them, and the first SYN of a
+ * connection.
  *
  * net_dev_queue fires with bottom halves off, so that no run is ever skipped by the recursion guard; functions further
  * up (ip_output, __tcp_transmit_skb, tcp_connect) run in process context and lose events on preemptible kernels.
@@ -13,12 +13,12 @@
 #define ETH_ALEN     6
 #define NO_UPPER     1 /* net_device.upper_level of a device that carries no other */
 
-#define PER_SOCKET (COUNTED(KIND_TCP_RETRANS) | COUNTED(KIND_TCP_OPEN_OUTBOUND))
+#define ALL_OF(kind) (COUNTED(kind) | PER_FLOW(kind))
+#define PER_SOCKET   (COUNTED(KIND_TCP_RETRANS) | COUNTED(KIND_TCP_OPEN_OUTBOUND))
 #define SENT_KINDS                                                                                                     \
-	(ALL_OF(KIND_IP_SEND) | ALL_OF(KIND_TCP_SEND) | ALL_OF(KIND_UDP_SEND) | ALL_OF(KIND_TCP_RETRANS) |             \
-	 COUNTED(KIND_TCP_OPEN_OUTBOUND))
+	(ALL_OF(KIND_IP_SEND) | ALL_OF(KIND_TCP_SEND) | ALL_OF(KIND_TCP_RETRANS) | COUNTED(KIND_TCP_OPEN_OUTBOUND))
 
-static const struct kinds kinds = {KIND_IP_SEND, KIND_TCP_SEND, KIND_UDP_SEND, RECORD_SENT};
+static const struct kinds kinds = {KIND_IP_SEND, KIND_TCP_SEND, RECORD_SENT};
 
 static __always_inline bool before(u32 a, u32 b)
 {
@@ -105,58 +105,6 @@ static __always_inline void retransmitted(struct pod pod, enum family family, st
 	count(pod.slot, KIND_TCP_RETRANS, family, packets, 0);
 }
 
-/* Counts what the packet's headers and socket say. `udp` is constant, see account(). */
-static __always_inline int counted(struct sk_buff *skb, struct net *net, struct pod pod, u32 network, u32 length,
-				   struct wire wire, enum family family, const bool udp)
-{
-	struct tcp_sock *tp = pod.wants & PER_SOCKET ? tcp_sock_of(skb, net) : NULL;
-	/* Raised before a retransmission leaves (__tcp_retransmit_skb), so 0 means that a packet is none. */
-	bool retransmits = tp && tp->total_retrans;
-	bool opening = tp && is_opening(tp);
-
-	if (!udp && !(pod.wants & (PER_FLOW(KIND_IP_SEND) | COUNTED(KIND_TCP_SEND))) && !retransmits && !opening) {
-		if (pod.wants & COUNTED(KIND_IP_SEND))
-			count(pod.slot, KIND_IP_SEND, family, wire.packets, wire.bytes);
-		return 0;
-	}
-
-	struct packet packet;
-	read_packet(&packet, skb->head + network, (struct length){length, length - skb->data_len}, family, OUTGOING);
-
-	if (packet.tcp) {
-		if (retransmits && pod.wants & COUNTED(KIND_TCP_RETRANS) && is_retransmission(&packet, tp))
-			retransmitted(pod, family, &packet, wire.packets);
-		if (opening && !retransmits && pod.wants & COUNTED(KIND_TCP_OPEN_OUTBOUND) &&
-		    (packet.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-			count(pod.slot, KIND_TCP_OPEN_OUTBOUND, family, 1, 0);
-		/* What came in on another device is forwarded: TCP in this namespace did not send it. */
-		if (skb->skb_iif)
-			pod.wants &= ~ALL_OF(KIND_TCP_SEND);
-	} else if (udp && skb->skb_iif) {
-		pod.wants &= ~ALL_OF(KIND_UDP_SEND); /* likewise */
-	}
-	account(pod, family, kinds, skb, &packet, wire, udp);
-	return 0;
-}
-
-static __always_inline int counted_udp(struct sk_buff *skb, struct pod pod, struct wire wire, enum family family)
-{
-	u32 network = skb->network_header;
-	u32 length = skb->len - offset_from_data(skb, network);
-
-	return counted(skb, skb->dev->nd_net.net, pod, network, length, wire, family, true);
-}
-
-static __noinline int counted_udp4(struct sk_buff *skb, u32 wants, u32 slot, u32 packets, u32 bytes)
-{
-	return counted_udp(skb, (struct pod){wants, slot}, (struct wire){packets, bytes}, FAMILY_IPV4);
-}
-
-static __noinline int counted_udp6(struct sk_buff *skb, u32 wants, u32 slot, u32 packets, u32 bytes)
-{
-	return counted_udp(skb, (struct pod){wants, slot}, (struct wire){packets, bytes}, FAMILY_IPV6);
-}
-
 static __always_inline int sent(struct sk_buff *skb, struct net_device *dev, struct net *net, struct pod pod,
 				enum family family)
 {
@@ -178,10 +126,32 @@ static __always_inline int sent(struct sk_buff *skb, struct net_device *dev, str
 		return 0;
 	}
 
-	if (pod.wants & ALL_OF(KIND_UDP_SEND))
-		return family == FAMILY_IPV4 ? counted_udp4(skb, pod.wants, pod.slot, wire.packets, wire.bytes)
-					     : counted_udp6(skb, pod.wants, pod.slot, wire.packets, wire.bytes);
-	return counted(skb, net, pod, network, length, wire, family, false);
+	struct tcp_sock *tp = pod.wants & PER_SOCKET ? tcp_sock_of(skb, net) : NULL;
+	/* Raised before a retransmission leaves (__tcp_retransmit_skb), so 0 means that a packet is none. */
+	bool retransmits = tp && tp->total_retrans;
+	bool opening = tp && is_opening(tp);
+
+	if (!(pod.wants & (PER_FLOW(KIND_IP_SEND) | COUNTED(KIND_TCP_SEND))) && !retransmits && !opening) {
+		if (pod.wants & COUNTED(KIND_IP_SEND))
+			count(pod.slot, KIND_IP_SEND, family, wire.packets, wire.bytes);
+		return 0;
+	}
+
+	struct packet packet;
+	read_packet(&packet, skb->head + network, (struct length){length, length - skb->data_len}, family, OUTGOING);
+
+	if (packet.tcp) {
+		if (retransmits && pod.wants & COUNTED(KIND_TCP_RETRANS) && is_retransmission(&packet, tp))
+			retransmitted(pod, family, &packet, wire.packets);
+		if (opening && !retransmits && pod.wants & COUNTED(KIND_TCP_OPEN_OUTBOUND) &&
+		    (packet.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+			count(pod.slot, KIND_TCP_OPEN_OUTBOUND, family, 1, 0);
+		/* What came in on another device is forwarded: TCP in this namespace did not send it. */
+		if (skb->skb_iif)
+			pod.wants &= ~ALL_OF(KIND_TCP_SEND);
+	}
+	account(pod, family, kinds, &packet, wire);
+	return 0;
 }
 
 SEC("tp_btf/net_dev_queue")

@@ -29,13 +29,11 @@ enum direction { INCOMING, OUTGOING };
 
 struct packet {
 	u64 key[IPV6_KEY];   /* of the flow; the first word without slot and record */
-	bool tcp;            /* the next ones say something of TCP only, the last ones of all else */
+	bool tcp;            /* the next ones say something of TCP only */
 	bool begins_segment; /* false: a later fragment, whose segment its first one counts */
 	u8 flags;
 	u32 payload; /* of the whole skb, merged or not */
 	const void *transport;
-	bool later; /* fragment: what it is part of is counted by the first one */
-	u32 offset; /* of what follows the network headers */
 };
 
 /* Bytes of an skb from its network header on. */
@@ -116,11 +114,11 @@ static __always_inline void read_transport(struct packet *packet, struct transpo
 	if (packet->tcp) {
 		packet->begins_segment = !at.hidden;
 		packet->flags = 0;
-		packet->transport = network + at.offset; /* always: 5.10 does not know who reads it */
 		if (at.hidden) {
 			packet->payload = difference(length, at.offset);
 			return;
 		}
+		packet->transport = network + at.offset;
 
 		u64 control = tcp_control(words, packet, at.offset, family);
 		u32 keep = 0;
@@ -133,8 +131,6 @@ static __always_inline void read_transport(struct packet *packet, struct transpo
 			ports = keep ? ports & keep : fold_tcp(packet->key, family, ports);
 		}
 	} else {
-		packet->later = at.hidden;
-		packet->offset = at.offset;
 		if (at.hidden || !has_ports(at.protocol))
 			return;
 		ports = own_first(ports, direction);
@@ -233,38 +229,20 @@ static __always_inline void read_packet(struct packet *packet, const void *netwo
 		read_ipv6(packet, network, length, direction);
 }
 
-static __always_inline bool is_udp(struct packet *packet)
-{
-	return (u8)packet->key[0] == IPPROTO_UDP;
-}
-
-/* Datagrams of a UDP packet, and their payload. A merged packet stands for as many as packets, except one that is to
- * become fragments (UFO, from a virtual machine). */
-static __always_inline void read_datagrams(struct sk_buff *skb, struct packet *packet, struct wire wire,
-					   struct traffic *seen)
-{
-	seen->segments = packet->later ? 0 : wire.packets;
-	if (wire.packets > 1 && gso_of(skb).type & SKB_GSO_UDP)
-		seen->segments = 1;
-	seen->payload = wire.bytes - wire.packets * packet->offset - seen->segments * sizeof(struct udphdr);
-}
-
 /* Which kinds a direction's traffic is counted as. */
 struct kinds {
-	enum kind ip, tcp, udp;
+	enum kind ip, tcp;
 	enum record record;
 };
 
-#define NO_KIND KINDS
-
-/* Counts a packet per flow or per pod, as the pod wants its two kinds, that of IP and that of its transport protocol.
- * `seen` holds the numbers for both; a kind that is not wanted is left out. */
-static __always_inline void account_kinds(struct pod pod, enum family family, struct kinds kinds,
-					  const enum kind transport, u64 *key, struct traffic *seen)
+/* Counts a packet per flow or per pod, as the pod wants each of its two kinds. `seen` holds the numbers for both; a
+ * kind that is not wanted is left out. */
+static __always_inline void account_kinds(struct pod pod, enum family family, struct kinds kinds, u64 *key,
+					  struct traffic *seen, const bool tcp)
 {
 	struct traffic *traffic = NULL;
 
-	if (pod.wants & (PER_FLOW(kinds.ip) | (transport != NO_KIND ? PER_FLOW(transport) : 0))) {
+	if (pod.wants & (PER_FLOW(kinds.ip) | (tcp ? PER_FLOW(kinds.tcp) : 0))) {
 		key[0] |= key_word(0, pod.slot, kinds.record, 0);
 		traffic = traffic_of(key, family);
 	}
@@ -274,32 +252,27 @@ static __always_inline void account_kinds(struct pod pod, enum family family, st
 	} else if (pod.wants & COUNTED(kinds.ip)) {
 		count(pod.slot, kinds.ip, family, seen->packets, seen->bytes);
 	}
-	if (transport == NO_KIND)
+	if (!tcp)
 		return;
-	if (traffic && pod.wants & PER_FLOW(transport)) {
+	if (traffic && pod.wants & PER_FLOW(kinds.tcp)) {
 		traffic->segments += seen->segments;
 		traffic->payload += seen->payload;
-	} else if (pod.wants & COUNTED(transport)) {
-		count(pod.slot, transport, family, seen->segments, seen->payload);
+	} else if (pod.wants & COUNTED(kinds.tcp)) {
+		count(pod.slot, kinds.tcp, family, seen->segments, seen->payload);
 	}
 }
 
-/* `udp`: whether the pod wants something of UDP. Sources compile what leads here twice, so that whoever does not pays
- * nothing for those who do. */
-static __always_inline void account(struct pod pod, enum family family, struct kinds kinds, struct sk_buff *skb,
-				    struct packet *packet, struct wire wire, const bool udp)
+static __always_inline void account(struct pod pod, enum family family, struct kinds kinds, struct packet *packet,
+				    struct wire wire)
 {
 	struct traffic seen = {.packets = wire.packets, .bytes = wire.bytes};
 
 	if (packet->tcp) {
 		seen.segments = packet->begins_segment ? wire.packets : 0;
 		seen.payload = packet->payload;
-		account_kinds(pod, family, kinds, kinds.tcp, packet->key, &seen);
-	} else if (udp && is_udp(packet)) {
-		read_datagrams(skb, packet, wire, &seen);
-		account_kinds(pod, family, kinds, kinds.udp, packet->key, &seen);
+		account_kinds(pod, family, kinds, packet->key, &seen, true);
 	} else {
-		account_kinds(pod, family, kinds, NO_KIND, packet->key, &seen);
+		account_kinds(pod, family, kinds, packet->key, &seen, false);
 	}
 }
 

@@ -21,7 +21,7 @@
 #define PORT_WORDS     1024        /* 65536 ports, one bit each */
 #define CPU_PARTITIONS 2           /* one is written, the other one drained */
 #define FAMILIES       2
-#define KINDS          10 /* that a pod has counters of; later ones are counted elsewhere */
+#define KINDS          8
 
 enum family { FAMILY_IPV4, FAMILY_IPV6 };
 
@@ -35,15 +35,12 @@ enum kind {
 	KIND_TCP_OPEN_INBOUND,
 	KIND_TCP_OPEN_OUTBOUND,
 	KIND_TCP_RTT,
-	KIND_UDP_RECEIVE,
-	KIND_UDP_SEND,
 };
 
 /* What a pod wants: the lower half of the word has a bit for each kind counted, the upper half one for each kind that
  * is counted per flow. A kind in the upper half is in the lower one too. */
 #define COUNTED(kind)  (1u << (kind))
 #define PER_FLOW(kind) (1u << (16 + (kind)))
-#define ALL_OF(kind)   (COUNTED(kind) | PER_FLOW(kind))
 #define ANY_PER_FLOW   (~0u << 16)
 
 /* What is to be done for a network namespace; all zeros: nothing. User space changes `wants` alone, so that a namespace
@@ -64,7 +61,7 @@ struct agent_state {
 };
 
 struct counter {
-	u64 packets; /* packets on the wire, segments, datagrams, or connections: what the kind counts */
+	u64 packets; /* packets on the wire, segments, or connections: what the kind counts */
 	u64 bytes;
 };
 
@@ -141,7 +138,7 @@ static __always_inline struct counter *counter_of(u32 slot, enum kind kind, enum
 		__sync_fetch_and_add(&state.no_partition, 1);
 		return NULL;
 	}
-	return &partition->pod[slot & (SLOTS - 1)][kind][family & (FAMILIES - 1)];
+	return &partition->pod[slot & (SLOTS - 1)][kind & (KINDS - 1)][family & (FAMILIES - 1)];
 }
 
 /* For programs that run with bottom halves off. */

@@ -22,8 +22,6 @@ _KINDS = {
     "tcpRetrans": "tcp",
     "tcpRtt": "tcp",
     "tcpNewConnection": "tcp",
-    "udpReceive": "udp",
-    "udpSend": "udp",
 }
 """The group of each item in `spec.monitor`."""
 

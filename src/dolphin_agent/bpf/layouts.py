@@ -33,8 +33,6 @@ class Kind(enum.IntEnum):
     TCP_OPEN_INBOUND = 5
     TCP_OPEN_OUTBOUND = 6
     TCP_RTT = 7
-    UDP_RECEIVE = 8
-    UDP_SEND = 9
 
     @property
     def counted(self) -> int:
@@ -47,8 +45,7 @@ class Kind(enum.IntEnum):
         return 1 << 16 + self
 
 
-KINDS = 10
-"""Those that a pod has counters of: the first ones. Later ones are counted elsewhere."""
+KINDS = 8
 ANY_PER_FLOW = 0xFFFF << 16
 
 

@@ -158,13 +158,9 @@ SERVICE_PORTS = Ladder(
 """No item: learns which ports are services', for items at flow granularity."""
 
 
-_UNITS = {"ip": "{packet}", "tcp": "{segment}", "udp": "{datagram}"}
-"""What a protocol calls its packets."""
-
-
 def _traffic(prefix: str, item: str, kind: Kind, packets: str, octets: str) -> tuple[Counter, ...]:
     """Packets and bytes of one direction."""
-    unit = _UNITS[item.partition("_")[0]]
+    unit = "{segment}" if item.startswith("tcp") else "{packet}"
     return (
         Counter(f"{prefix}_{item}_packets_total", packets, Field.PACKETS, ((kind, ()),), unit),
         Counter(f"{prefix}_{item}_bytes_total", octets, Field.BYTES, ((kind, ()),), "By"),
@@ -186,20 +182,6 @@ def _retransmits(name: str) -> tuple[Counter, ...]:
 _QUEUE_ENTRY = (
     "devices stacked inside the pod count a packet once each, and packets dropped before the IP layer are included"
 )
-
-
-def _received(kind: Kind, what: str) -> Ladder:
-    """The ladder of a transport protocol's packets that arrive."""
-    return Ladder(
-        "",
-        (kind,),
-        (
-            Rung((IP_RCV, FORWARD)),
-            Rung((IP_RCV,), inexact=f"{what} that the pod forwards are included"),
-            Rung((NETIF_RECEIVE,), inexact=f"{_QUEUE_ENTRY}, as are {what} that the pod forwards"),
-        ),
-    )
-
 
 ITEMS: tuple[Item, ...] = (
     Item(
@@ -224,7 +206,17 @@ ITEMS: tuple[Item, ...] = (
     ),
     Item(
         name="tcpReceive",
-        ladders=(_received(Kind.TCP_RECEIVE, "segments"),),
+        ladders=(
+            Ladder(
+                "",
+                (Kind.TCP_RECEIVE,),
+                (
+                    Rung((IP_RCV, FORWARD)),
+                    Rung((IP_RCV,), inexact="segments that the pod forwards are included"),
+                    Rung((NETIF_RECEIVE,), inexact=f"{_QUEUE_ENTRY}, as are segments that the pod forwards"),
+                ),
+            ),
+        ),
         metrics=_both(
             "tcp_receive",
             Kind.TCP_RECEIVE,
@@ -313,26 +305,6 @@ ITEMS: tuple[Item, ...] = (
                 ),
             ),
         },
-    ),
-    Item(
-        name="udpReceive",
-        ladders=(_received(Kind.UDP_RECEIVE, "datagrams"),),
-        metrics=_both(
-            "udp_receive",
-            Kind.UDP_RECEIVE,
-            "UDP datagrams received, as they are on the wire.",
-            "Payload bytes of the UDP datagrams received.",
-        ),
-    ),
-    Item(
-        name="udpSend",
-        ladders=(Ladder("", (Kind.UDP_SEND,), (Rung((NET_DEV_QUEUE,)),)),),
-        metrics=_both(
-            "udp_send",
-            Kind.UDP_SEND,
-            "UDP datagrams sent, as they are on the wire.",
-            "Payload bytes of the UDP datagrams sent.",
-        ),
     ),
 )
 

@@ -269,7 +269,8 @@ def test_those_who_do_not_answer_delay_nobody(pod: Pod, manifests: Manifests, st
     """Packets to 400 addresses that nobody has wait in the kernel for ARP; the pod's own do not."""
     absent = [PodManifest(f"n{n}", pod.netns.path, ips=[f"10.9.0.{n % 200 + 50}"]) for n in range(400)]
     manifests.write_pods(manifest(pod), *absent)
-    manifests.write_policy("p", [], health=check("ping"))
+    # Under emulation a second is too short for all that the kernel has to do meanwhile.
+    manifests.write_policy("p", [], health=check("ping", periodSeconds=2))
     with captured(pod) as capture:
         agent = start_agent()
         wait_until(lambda: agent.value(SUCCESSFUL) >= PROBES, deadline=4 * EFFECT, what="the pod answers")
@@ -279,7 +280,7 @@ def test_those_who_do_not_answer_delay_nobody(pod: Pod, manifests: Manifests, st
     assert samples.value(STATUS) == 1
     assert samples.value(SUCCESSFUL, pod="default/n1") == 0
     gaps = [after - before for before, after in pairwise(times)]
-    assert max(gaps) < 2
+    assert max(gaps) < 3
 
 
 def test_policy_and_pods_that_change(node: Node, manifests: Manifests, start_agent: StartAgent) -> None:

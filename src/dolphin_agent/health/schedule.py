@@ -1,4 +1,4 @@
-"""When each check has its turn: at the same place of every period, spread so that turns never come in bursts."""
+"""When each check has its turn: at the same place of every period, spread evenly."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ PYTHON  ?= python3
 KERNELS ?= 6.12
 PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 5.10 6.1 7.2
-ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py)
+ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py integration/test_udp_*.py)
 SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)

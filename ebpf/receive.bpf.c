@@ -4,25 +4,15 @@
  * One program per packet answers both items. It runs where IP takes the packet in; TCP segments that the pod forwards
  * are taken back where it does so. What is dropped in between was received all the same.
  */
+#include "device.bpf.h"
 #include "packet.bpf.h"
 
-#define PACKET_HOST      0
-#define PACKET_OTHERHOST 3
-
-#define IP_KINDS  (COUNTED(KIND_IP_RECEIVE) | PER_FLOW(KIND_IP_RECEIVE))
-#define TCP_KINDS (COUNTED(KIND_TCP_RECEIVE) | PER_FLOW(KIND_TCP_RECEIVE))
-
 static const struct kinds kinds = {KIND_IP_RECEIVE, KIND_TCP_RECEIVE, RECORD_RECEIVED};
-
-static __always_inline u32 packet_type(struct sk_buff *skb)
-{
-	return *(u8 *)&skb->__pkt_type_offset & 7; /* a bit field's first bits; on big-endian machines its last ones */
-}
 
 /* skb->data points at the IP header here; skb->network_header is not set yet where the last rung runs. */
 static __always_inline int received(struct sk_buff *skb, struct net *net, enum family family)
 {
-	struct pod pod = pod_of(net, IP_KINDS | TCP_KINDS);
+	struct pod pod = pod_of(net, ALL_OF(KIND_IP_RECEIVE) | ALL_OF(KIND_TCP_RECEIVE));
 
 	if (!pod.wants)
 		return 0;
@@ -51,7 +41,7 @@ static __always_inline int received(struct sk_buff *skb, struct net *net, enum f
 		return 0;
 	}
 	if (type != PACKET_HOST)
-		pod.wants &= ~TCP_KINDS; /* TCP ignores multicast and broadcast */
+		pod.wants &= ~ALL_OF(KIND_TCP_RECEIVE); /* TCP ignores multicast and broadcast */
 
 	struct packet packet;
 	read_packet(&packet, network, (struct length){length, length - skb->data_len}, family, INCOMING);
@@ -75,7 +65,7 @@ int BPF_PROG(ip6_rcv_core, struct sk_buff *skb, struct net_device *dev, struct n
 /* Takes back the TCP segments of a packet that `received` counted and the pod is about to forward. */
 static __always_inline int forwarded(struct sk_buff *skb, enum family family)
 {
-	struct pod pod = pod_of(skb->dev->nd_net.net, TCP_KINDS);
+	struct pod pod = pod_of(skb->dev->nd_net.net, ALL_OF(KIND_TCP_RECEIVE));
 
 	if (!pod.wants || packet_type(skb) != PACKET_HOST)
 		return 0;

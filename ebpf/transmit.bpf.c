@@ -5,16 +5,13 @@
  * net_dev_queue fires with bottom halves off, so that no run is ever skipped by the recursion guard; functions further
  * up (ip_output, __tcp_transmit_skb, tcp_connect) run in process context and lose events on preemptible kernels.
  */
+#include "device.bpf.h"
 #include "packet.bpf.h"
 
 #define TCP_SYN_SENT 2
 #define SOCK_STREAM  1
-#define IFF_SLAVE    (1 << 11)
-#define ETH_ALEN     6
-#define NO_UPPER     1 /* net_device.upper_level of a device that carries no other */
 
-#define ALL_OF(kind) (COUNTED(kind) | PER_FLOW(kind))
-#define PER_SOCKET   (COUNTED(KIND_TCP_RETRANS) | COUNTED(KIND_TCP_OPEN_OUTBOUND))
+#define PER_SOCKET (COUNTED(KIND_TCP_RETRANS) | COUNTED(KIND_TCP_OPEN_OUTBOUND))
 #define SENT_KINDS                                                                                                     \
 	(ALL_OF(KIND_IP_SEND) | ALL_OF(KIND_TCP_SEND) | ALL_OF(KIND_TCP_RETRANS) | COUNTED(KIND_TCP_OPEN_OUTBOUND))
 
@@ -23,32 +20,6 @@ static const struct kinds kinds = {KIND_IP_SEND, KIND_TCP_SEND, RECORD_SENT};
 static __always_inline bool before(u32 a, u32 b)
 {
 	return (s32)(a - b) < 0;
-}
-
-/* In 5.10 and 6.1 a bit says whether vlan_tci holds a tag; later the tag and its protocol together are zero or not. */
-struct sk_buff___vlan_bit {
-	u8 vlan_present : 1;
-};
-
-static __always_inline bool has_vlan_tag(struct sk_buff *skb)
-{
-	struct sk_buff___vlan_bit *old = (void *)skb;
-
-	if (bpf_core_field_exists(old->vlan_present))
-		return BPF_CORE_READ_BITFIELD(old, vlan_present);
-	return skb->vlan_all;
-}
-
-/* A device that carries others (a VLAN's, a macvlan's, a port of a bridge or bond) is handed their packets after they
- * have been counted there, and frames that IP in this namespace never sees. What is sent on the device itself has no
- * tag and the device's own address. */
-static __always_inline bool is_of_another_device(struct sk_buff *skb, struct net_device *dev)
-{
-	if (BPF_CORE_READ_BITFIELD(dev, priv_flags) & (IFF_BRIDGE_PORT | IFF_OVS_DATAPATH | IFF_TEAM_PORT))
-		return true;
-	if (dev->flags & IFF_SLAVE || has_vlan_tag(skb))
-		return true;
-	return (read_word(skb->data + ETH_ALEN) ^ read_word(dev->dev_addr)) << 16;
 }
 
 /* The pod's own TCP socket behind a packet. Not the sender's socket still attached to a packet at the other end of a
@@ -108,7 +79,7 @@ static __always_inline void retransmitted(struct pod pod, enum family family, st
 static __always_inline int sent(struct sk_buff *skb, struct net_device *dev, struct net *net, struct pod pod,
 				enum family family)
 {
-	if (dev->upper_level != NO_UPPER && is_of_another_device(skb, dev))
+	if (is_of_another_device(skb, dev))
 		return 0;
 
 	u32 network = skb->network_header;

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from integration.lib import links, traffic
+from integration.lib import links, traffic, udp
 from integration.lib.agent import Samples
 from integration.lib.counters import FAMILIES
 
@@ -50,6 +50,13 @@ def udp_fragments(pair: Pair) -> None:
         traffic.datagrams(pair.a, pair.b, family, count=PRIME, size=4000)
 
 
+def udp_undelivered(pair: Pair) -> None:
+    """UDP datagrams that nobody listens for, and some that their receiver has no room for."""
+    for family in FAMILIES:
+        udp.refused(pair.a, pair.b, family, count=PRIME, size=300)
+        assert udp.overflowing(pair.a, pair.b, family, count=10 * PRIME, size=1000) < 10 * PRIME
+
+
 def pings(pair: Pair) -> None:
     """Echo requests and answers, some of them fragmented."""
     for family in FAMILIES:
@@ -66,7 +73,8 @@ def lossy(pair: Pair) -> None:
 
 
 SCENARIOS: Mapping[str, Callable[[Pair], None]] = {
-    made.__name__: made for made in (bulk_ipv4, bulk_ipv6, short_connections, udp_fragments, pings, lossy)
+    made.__name__: made
+    for made in (bulk_ipv4, bulk_ipv6, short_connections, udp_fragments, udp_undelivered, pings, lossy)
 }
 LOSS_FREE = [name for name in SCENARIOS if name != lossy.__name__]
 MODES = ("merged", "unmerged")

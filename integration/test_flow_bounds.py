@@ -76,7 +76,7 @@ def settled(agent: Agent, pair: Pair) -> tuple[Samples, tuple[Counters, Counters
 def both_ends(agent: Agent, pair: Pair, protocol: str = "tcp") -> tuple[dict[Ports, int], dict[Ports, int]]:
     """The flows from A to B and from B to A, which both pods must show alike, by every item that has them."""
     samples, _ = settled(agent, pair)
-    kinds = ("ip", "tcp") if protocol == "tcp" else ("ip",)
+    kinds = ("ip", protocol)
     ways = []
     for sender, receiver in (("a", "b"), ("b", "a")):
         shown = [
@@ -254,6 +254,30 @@ def test_full_kernel_tables_cost_no_total(pods: Pair) -> None:
         assert kept > MIN_ENTRIES / 16, "some found room"
         assert other > sprayed / 2, "most did not"
     assert lost == {}
+
+
+def test_burst_of_flows_costs_no_total(watched: Pair, start_agent: StartAgent) -> None:
+    """100,000 flows of UDP at once, as many clients of QUIC are: what has no room is in `other`, to the byte."""
+    sprayed, size = 50_000, 64
+    agent = start_agent()
+    with scenarios.mode("unmerged", watched):
+        before, kernel_before = settled(agent, watched)
+        for family in FAMILIES:
+            ports = ((SPRAY_SOURCE + one % 20, 1 + one // 20) for one in range(sprayed))
+            packets.udp(watched.a, watched.b, family, ports=ports, size=size)
+        after, kernel_after = settled(agent, watched)
+    for pod, now, then in zip(("a", "b"), kernel_after, kernel_before, strict=True):
+        expected = judge.kernel_says(now - then, accepts=pod == "b")
+        for granularity in ("pod", "flow"):
+            said = judge.agent_says(before, after, granularity=granularity, pod=f"default/{pod}")
+            assert said == expected, (pod, granularity)
+    for pod, way in (("a", "send"), ("b", "receive")):
+        for family in FAMILIES:
+            labels = {"pod": f"default/{pod}", "ipfamily": family}
+            octets = f"dolphin_flow_udp_{way}_bytes_total"
+            assert after.value(octets, **labels) - before.value(octets, **labels) == sprayed * size
+            assert 0 < after.value(octets, **labels, **OTHER) < sprayed * size
+    assert judge.lost(after) == {}
 
 
 def resting(judge_: Callable[[], tuple[Counters, Counters]]) -> tuple[Counters, Counters]:

@@ -24,7 +24,12 @@ METRICS = [
     "tcp_send_packets_total",
     "tcp_send_bytes_total",
     "tcp_retransmits_total",
+    "udp_receive_packets_total",
+    "udp_receive_bytes_total",
+    "udp_send_packets_total",
+    "udp_send_bytes_total",
 ]
+PROTOCOLS = ("ip", "tcp", "udp")
 FIVE = ("srcip", "dstip", "srcport", "dstport", "protocol")
 
 
@@ -44,7 +49,7 @@ def test_both_ends_show_the_same_flows(bench: Bench, scenario: str, mode: str) -
     """What one pod sends in a flow, the other one receives in the flow with the same five labels."""
     result = bench.result(scenario, mode)
     for end in result.ends:
-        for what in ("ip_{}_packets_total", "ip_{}_bytes_total", "tcp_{}_packets_total", "tcp_{}_bytes_total"):
+        for what in (f"{protocol}_{{}}_{unit}_total" for protocol in PROTOCOLS for unit in ("packets", "bytes")):
             sent = flows(end, "dolphin_flow_" + what.format("send"))
             received = flows(result.other(end), "dolphin_flow_" + what.format("receive"))
             assert sent == received

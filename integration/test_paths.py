@@ -37,7 +37,7 @@ LONG = 4000
 """Bytes of payload that take three packets."""
 SIZE = 1_000_000
 ALL = [item.name for item in ITEMS if Granularity.POD in item.metrics]
-FLOW_ITEMS = ("ipReceive", "ipSend")
+FLOW_ITEMS = ("ipReceive", "ipSend", "udpReceive", "udpSend")
 POLICY = "paths"
 PORTS = {"pod": 10011, "flow": 10012}
 """Beside those of the agents in conftest.py."""
@@ -53,6 +53,10 @@ RECEIVED = "dolphin_ip_receive_packets_total"
 RECEIVED_BYTES = "dolphin_ip_receive_bytes_total"
 TCP_SENT = "dolphin_tcp_send_packets_total"
 TCP_RECEIVED = "dolphin_tcp_receive_packets_total"
+UDP_SENT = "dolphin_udp_send_packets_total"
+UDP_SENT_BYTES = "dolphin_udp_send_bytes_total"
+UDP_RECEIVED = "dolphin_udp_receive_packets_total"
+UDP_RECEIVED_BYTES = "dolphin_udp_receive_bytes_total"
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Watch:
 
 
 class StartWatch(Protocol):
-    """Starts an agent that counts every item of some namespaces, or their IP traffic by flow."""
+    """Starts an agent that counts every item of some namespaces, or their IP and UDP traffic by flow."""
 
     def __call__(self, netns: Mapping[str, Netns], granularity: str = "pod") -> Watch: ...
 
@@ -153,6 +157,19 @@ def received(result: Outcome) -> dict[Family, tuple[int, int]]:
     return {one: (result.agent(RECEIVED, ipfamily=one), result.agent(RECEIVED_BYTES, ipfamily=one)) for one in FAMILIES}
 
 
+def udp_sent(result: Outcome) -> dict[Family, tuple[int, int]]:
+    """By the agent: datagrams and payload."""
+    return {one: (result.agent(UDP_SENT, ipfamily=one), result.agent(UDP_SENT_BYTES, ipfamily=one)) for one in FAMILIES}
+
+
+def udp_received(result: Outcome) -> dict[Family, tuple[int, int]]:
+    """By the agent: datagrams and payload."""
+    return {
+        one: (result.agent(UDP_RECEIVED, ipfamily=one), result.agent(UDP_RECEIVED_BYTES, ipfamily=one))
+        for one in FAMILIES
+    }
+
+
 def received_packets(result: Outcome) -> dict[Family, int]:
     """By the agent."""
     return {family: packets_of for family, (packets_of, _) in received(result).items()}
@@ -179,17 +196,21 @@ def kernel_sent(result: Outcome) -> dict[Family, int]:
 
 
 def assert_exchanged(a: Outcome, b: Outcome) -> None:
-    """Each received what the other sent, packets and bytes, and received packets are the kernel's."""
+    """Each received what the other sent, of IP and of UDP, and received packets are the kernel's."""
     for sender, receiver in ((a, b), (b, a)):
         assert sent(sender) == received(receiver)
+        assert udp_sent(sender) == udp_received(receiver)
         assert received_packets(receiver) == kernel_received(receiver)
 
 
 def assert_unmerged(*results: Outcome) -> None:
-    """Packets both ways and bytes received are the kernel's."""
+    """Packets and datagrams both ways and bytes received are the kernel's."""
     for result in results:
         assert received(result) == kernel_received_bytes(result)
         assert sent_packets(result) == kernel_sent(result)
+        for family in FAMILIES:
+            assert udp_received(result)[family][0] == result.kernel.udp_receive_datagrams(family)
+            assert udp_sent(result)[family][0] == result.kernel.udp_send_datagrams(family)
 
 
 def assert_tcp(*results: Outcome) -> None:
@@ -251,6 +272,7 @@ def test_udp_segmentation(pair: Watch, plain: Pair, path: str) -> None:
     segments = 2 * PRIME * sum(-(-size // segment) for size, segment in UDP_SENDS)
     payload = 2 * PRIME * sum(size for size, _ in UDP_SENDS)
     assert sent(a) == {family: (segments, payload + segments * UDP_HEADERS[family]) for family in FAMILIES}
+    assert udp_sent(a) == dict.fromkeys(FAMILIES, (segments, payload))
     # Else nothing was merged, and nothing shown.
     assert kernel_sent(a) == dict.fromkeys(FAMILIES, 2 * PRIME * len(UDP_SENDS))
 
@@ -415,6 +437,27 @@ def test_forwarded_tcp_is_not_the_routers(forwarding: Watch, routed_pods: Pair, 
         assert result[name].agent(metric) > 0
 
 
+def test_forwarded_udp_is_not_the_routers(forwarding: Watch, routed_pods: Pair) -> None:
+    """Nor does its UDP have to do with what it forwards, fragments included; a datagram of its own is."""
+    router, _ = router_ends(routed_pods)
+
+    def made() -> None:
+        for family in FAMILIES:
+            udp.segmented(
+                routed_pods.a, routed_pods.b, family, count=PRIME, size=14_000, segment=1_400, merge=True, port=7100
+            )
+            for size in (300, LONG):
+                assert traffic.datagrams(routed_pods.a, routed_pods.b, family, count=PRIME, size=size) == PRIME
+            packets.udp(routed_pods.a, router, family, ports=[(5000, 7000)])
+
+    result = forwarding.measured(made)
+    expected = dict.fromkeys(FAMILIES, (12 * PRIME, PRIME * (14_000 + 300 + LONG)))
+    own = dict.fromkeys(FAMILIES, (1, 0))
+    assert (udp_received(result["router"]), udp_sent(result["router"])) == (own, dict.fromkeys(FAMILIES, (0, 0)))
+    assert udp_received(result["b"]) == expected
+    assert udp_sent(result["a"]) == {family: (number + 1, octets) for family, (number, octets) in expected.items()}
+
+
 def test_fragmented_by_a_router(forwarding: Watch, routed_pods: Pair) -> None:
     """A router splits IPv4 packets that are too long for the next device: each fragment is sent, none received."""
     with links.mtu(router_ends(routed_pods)[1], 1300):
@@ -485,10 +528,14 @@ def test_fragments(pair: Watch, plain: Pair, mode: str) -> None:
     assert_exchanged(a, b)
     assert_unmerged(a, b)
     assert sent_packets(a) == dict.fromkeys(FAMILIES, 6 * PRIME)
+    assert udp_sent(a) == dict.fromkeys(FAMILIES, (PRIME, PRIME * LONG))
 
 
 def test_extension_headers(pair: Watch, plain: Pair) -> None:
-    """A hop-by-hop and a destination options header are bytes of the packet, and of each fragment the first is."""
+    """A hop-by-hop and a destination options header are bytes of the packet, and of each fragment the first is.
+
+    They are no payload of UDP. Of a datagram in fragments, the later ones do not say that it is UDP's.
+    """
 
     def made() -> None:
         assert udp.behind_extension_headers(plain.a, plain.b, count=PRIME, size=300) == PRIME
@@ -499,6 +546,9 @@ def test_extension_headers(pair: Watch, plain: Pair) -> None:
     assert_exchanged(a, b)
     assert_unmerged(a, b)
     assert sent_packets(a)["ipv6"] == (1 + 3) * PRIME
+    number, octets = udp_sent(a)["ipv6"]
+    assert number == 2 * PRIME
+    assert PRIME * 300 < octets < PRIME * (300 + LONG)
 
 
 @pytest.mark.parametrize("mode", scenarios.MODES)
@@ -608,6 +658,10 @@ FLOWS_SENT = "dolphin_flow_ip_send_packets_total"
 FLOWS_SENT_BYTES = "dolphin_flow_ip_send_bytes_total"
 FLOWS_RECEIVED = "dolphin_flow_ip_receive_packets_total"
 FLOWS_RECEIVED_BYTES = "dolphin_flow_ip_receive_bytes_total"
+UDP_FLOWS_SENT = "dolphin_flow_udp_send_packets_total"
+UDP_FLOWS_SENT_BYTES = "dolphin_flow_udp_send_bytes_total"
+UDP_FLOWS_RECEIVED = "dolphin_flow_udp_receive_packets_total"
+UDP_FLOWS_RECEIVED_BYTES = "dolphin_flow_udp_receive_bytes_total"
 OTHER = ("other",) * len(FIVE)
 EPHEMERAL = "ephemeral"
 ICMP: dict[Family, str] = {"ipv4": "icmp", "ipv6": "icmpv6"}
@@ -654,6 +708,9 @@ class TestFlows:
             octets = {family: result.kernel.ip_receive_bytes(family) for family in FAMILIES}
             assert total(result, FLOWS_RECEIVED_BYTES) == octets
             assert total(result, FLOWS_SENT) == kernel_sent(result)
+            for family in FAMILIES:
+                assert total(result, UDP_FLOWS_RECEIVED)[family] == result.kernel.udp_receive_datagrams(family)
+                assert total(result, UDP_FLOWS_SENT)[family] == result.kernel.udp_send_datagrams(family)
 
     def assert_one_way(self, result: Mapping[str, Outcome], expected: Mapping[Family, Flows]) -> None:
         """These flows went from a to b, and nothing came back."""
@@ -690,7 +747,16 @@ class TestFlows:
         for family in FAMILIES:
             addresses = (plain.a.address(family), plain.b.address(family))
             expected[family] = {(*addresses, *shown, "udp"): 2 * PRIME, (*addresses, "0", "0", "udp"): 2 * PRIME}
-        self.assert_one_way(pair.measured(made), expected)
+        result = pair.measured(made)
+        self.assert_one_way(result, expected)
+        a, b = result["a"], result["b"]
+        for family, found in expected.items():
+            named, later = found
+            assert flows(a, UDP_FLOWS_SENT, family) == {named: 2 * PRIME} == flows(b, UDP_FLOWS_RECEIVED, family)
+            octets = flows(a, UDP_FLOWS_SENT_BYTES, family)
+            assert octets == flows(b, UDP_FLOWS_RECEIVED_BYTES, family)
+            assert set(octets) == {named, later}
+            assert sum(octets.values()) == PRIME * (300 + LONG)
 
     def test_udp_segmentation(self, pair: Watch, plain: Pair) -> None:
         """A merged packet is as many packets of its flow as it stands for."""
@@ -703,6 +769,8 @@ class TestFlows:
         for family in FAMILIES:
             expected = {(plain.a.address(family), plain.b.address(family), EPHEMERAL, "7100", "udp"): 10 * PRIME}
             assert flows(result["a"], FLOWS_SENT, family) == flows(result["b"], FLOWS_RECEIVED, family) == expected
+            for metric, end in ((UDP_FLOWS_SENT, "a"), (UDP_FLOWS_RECEIVED, "b")):
+                assert flows(result[end], metric, family) == expected
 
     def test_icmp(self, pair: Watch, plain: Pair) -> None:
         """ICMP has no ports; requests and answers are two flows, fragments among them."""
@@ -841,6 +909,8 @@ class TestFlows:
             tcp = (*addresses, EPHEMERAL, "8080", "tcp")
             datagrams = {(*addresses, EPHEMERAL, "7000", "udp"), (*addresses, "0", "0", "udp")}
             assert set(flows(router, FLOWS_SENT, family)) == {tcp, turned(tcp), *datagrams}
+            for metric in (UDP_FLOWS_RECEIVED, UDP_FLOWS_RECEIVED_BYTES, UDP_FLOWS_SENT, UDP_FLOWS_SENT_BYTES):
+                assert flows(router, metric, family) == {}
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_stacked(self, watch: StartWatch, pods: Pair, kind: str) -> None:
@@ -876,3 +946,4 @@ class TestFlows:
             there = flows(a, FLOWS_SENT, family)
             assert all(key == OTHER or key[4] in ("udp", ICMP[family]) for key in there)
             assert sum(value for key, value in there.items() if key[4] != ICMP[family]) == number
+            assert sum(flows(b, UDP_FLOWS_RECEIVED, family).values()) == number

@@ -48,7 +48,7 @@ struct flow_table {
  * pod's own is the upper half. */
 struct traffic {
 	u64 packets, bytes;    /* IP: on the wire */
-	u64 segments, payload; /* TCP; both may fall, see receive.bpf.c */
+	u64 segments, payload; /* of TCP or UDP, as the key says; both may fall, see receive.bpf.c */
 };
 
 struct flow_sample {

@@ -46,7 +46,9 @@ struct length {
 struct transport {
 	u32 offset; /* from the network header */
 	u32 protocol;
-	bool hidden; /* a later fragment, or in no place that is cheap to read: no ports */
+	u32 ports;   /* as they lie in memory; meaningless where the header is hidden or has none */
+	bool later;  /* fragment: it has no header, the first one has */
+	bool hidden; /* a later fragment, or in no place that is cheap to read */
 };
 
 /* Of those that are not TCP. */
@@ -104,11 +106,20 @@ static __always_inline u32 difference(u32 length, u32 headers)
 	return length > headers ? length - headers : 0;
 }
 
-/* Ports and TCP's fields. `ports` are as they lie in memory, `length` is the skb's from the network header on. */
-static __always_inline void read_transport(struct packet *packet, struct transport at, const void *network,
-					   const u64 *words, u32 ports, u32 length, enum family family,
-					   enum direction direction)
+/* The ports for a flow's key of what is not TCP. */
+static __always_inline u32 key_ports(struct transport at, enum direction direction)
 {
+	u32 ports = own_first(at.ports, direction);
+
+	return flow_config.fold_ports ? fold_by_number(ports) : ports;
+}
+
+/* Ports and TCP's fields. `length` is the skb's from the network header on. */
+static __always_inline void read_transport(struct packet *packet, struct transport at, const void *network,
+					   const u64 *words, u32 length, enum family family, enum direction direction)
+{
+	u32 ports;
+
 	packet->key[0] = at.protocol;
 	packet->tcp = at.protocol == IPPROTO_TCP;
 	if (packet->tcp) {
@@ -125,7 +136,7 @@ static __always_inline void read_transport(struct packet *packet, struct transpo
 
 		packet->flags = control >> 40;
 		packet->payload = difference(length, at.offset + tcp_header_size(control));
-		ports = own_first(ports, direction);
+		ports = own_first(at.ports, direction);
 		if (flow_config.fold_ports) {
 			keep = told_service(packet, direction);
 			ports = keep ? ports & keep : fold_tcp(packet->key, family, ports);
@@ -133,9 +144,7 @@ static __always_inline void read_transport(struct packet *packet, struct transpo
 	} else {
 		if (at.hidden || !has_ports(at.protocol))
 			return;
-		ports = own_first(ports, direction);
-		if (flow_config.fold_ports)
-			ports = fold_by_number(ports);
+		ports = key_ports(at, direction);
 	}
 	packet->key[0] |= (u64)ports << 32;
 }
@@ -148,27 +157,30 @@ static __always_inline bool is_extension(u32 protocol)
 	return protocol < 64 && EXTENSIONS >> protocol & 1;
 }
 
-static __always_inline void read_ipv4(struct packet *packet, const void *network, struct length length,
-				      enum direction direction)
-{
-	u64 words[5] = {};
+#define IPV4_WORDS 5
+#define IPV6_WORDS 7
 
-	read_words(words, network, 3, 2);
+/* The addresses for a flow's key; `words` are for who reads on. */
+static __always_inline struct transport read_ipv4(u64 *key, u64 *words, const void *network, struct length length,
+						  enum direction direction)
+{
+	read_words(words, network, 3, IPV4_WORDS - 3);
 
 	u64 source = words[1] >> 32, destination = (u32)words[2];
-	u32 ports = words[2] >> 32;
 	struct transport at = {
 	    .offset = (words[0] & 0xF) << 2,
 	    .protocol = words[1] >> 8 & 0xFF,
-	    .hidden = words[0] >> 48 & IPV4_OFFSET_MASK,
+	    .ports = words[2] >> 32,
+	    .later = words[0] >> 48 & IPV4_OFFSET_MASK,
 	};
 
-	packet->key[1] = direction == INCOMING ? source << 32 | destination : destination << 32 | source;
+	at.hidden = at.later;
+	key[1] = direction == INCOMING ? source << 32 | destination : destination << 32 | source;
 	if (at.offset != IPV4_HEADER) /* options */
-		ports = read_word(network + at.offset);
+		at.ports = read_word(network + at.offset);
 	if (length.linear < length.whole && length.linear < at.offset + header_size(at.protocol))
 		at.hidden = true;
-	read_transport(packet, at, network, words, ports, length.whole, FAMILY_IPV4, direction);
+	return at;
 }
 
 /* Follows extension headers up to the transport header. */
@@ -183,50 +195,55 @@ static __always_inline struct transport skip_extensions(const void *network, u32
 		u64 extension = read_word(network + at.offset);
 
 		if (at.protocol == IPPROTO_FRAGMENT) {
-			at.hidden = extension >> 16 & 0xF8FF; /* the offset, in network order, without its flags */
+			at.later = extension >> 16 & 0xF8FF; /* the offset, in network order, without its flags */
 			at.offset += 8;
 		} else {
 			at.offset += ((extension >> 8 & 0xFF) + 1) * 8;
 		}
 		at.protocol = extension & 0xFF;
-		if (at.hidden)
+		if (at.later)
 			break;
 	}
+	at.hidden = at.later;
 	return at;
 }
 
-static __always_inline void read_ipv6(struct packet *packet, const void *network, struct length length,
-				      enum direction direction)
+static __always_inline struct transport read_ipv6(u64 *key, u64 *words, const void *network, struct length length,
+						  enum direction direction)
 {
-	u64 words[7] = {};
+	read_words(words, network, 6, IPV6_WORDS - 6);
 
-	read_words(words, network, 6, 1);
-
-	struct transport at = {.offset = IPV6_HEADER, .protocol = ipv6_next_header(words[0])};
-	u32 ports = words[5];
+	struct transport at = {.offset = IPV6_HEADER, .protocol = ipv6_next_header(words[0]), .ports = words[5]};
 	u32 own = direction == INCOMING ? 3 : 1, other = direction == INCOMING ? 1 : 3;
 
-	packet->key[1] = words[own];
-	packet->key[2] = words[own + 1];
-	packet->key[3] = words[other];
-	packet->key[4] = words[other + 1];
+	key[1] = words[own];
+	key[2] = words[own + 1];
+	key[3] = words[other];
+	key[4] = words[other + 1];
 	if (is_extension(at.protocol)) {
 		at = skip_extensions(network, at.protocol);
-		ports = read_word(network + at.offset);
+		at.ports = read_word(network + at.offset);
 	}
 	if (length.linear < length.whole && length.linear < at.offset + header_size(at.protocol))
 		at.hidden = true;
-	read_transport(packet, at, network, words, ports, length.whole, FAMILY_IPV6, direction);
+	return at;
 }
 
 /* `network` points at the IP header, `length` counts from there. */
 static __always_inline void read_packet(struct packet *packet, const void *network, struct length length,
 					enum family family, enum direction direction)
 {
-	if (family == FAMILY_IPV4)
-		read_ipv4(packet, network, length, direction);
-	else
-		read_ipv6(packet, network, length, direction);
+	if (family == FAMILY_IPV4) {
+		u64 words[IPV4_WORDS] = {};
+		struct transport at = read_ipv4(packet->key, words, network, length, direction);
+
+		read_transport(packet, at, network, words, length.whole, family, direction);
+	} else {
+		u64 words[IPV6_WORDS] = {};
+		struct transport at = read_ipv6(packet->key, words, network, length, direction);
+
+		read_transport(packet, at, network, words, length.whole, family, direction);
+	}
 }
 
 /* Which kinds a direction's traffic is counted as. */

@@ -27,7 +27,7 @@ DASHBOARD = Dashboard(
     "pods",
     "Dolphin / Pods",
     "What pods send and receive, how much of it twice, and whom they connect to.",
-    variables("dolphin_(flow_)?(ip|tcp)_.+_total"),
+    variables("dolphin_(flow_)?(ip|tcp|udp)_.+_total"),
     (
         Panel(
             "How many bytes do pods move on the wire?",
@@ -57,6 +57,13 @@ DASHBOARD = Dashboard(
             "the pod's own namespace drops after they arrived are included.",
             "pps",
             _both_ways("tcp packets"),
+        ),
+        Panel(
+            "How many UDP datagrams is that?",
+            "UDP datagrams on the wire: one sent in fragments is one, one that UDP GSO or GRO merges counts as what it "
+            "stands for. Needs udpReceive and udpSend; what nobody listens for is included.",
+            "pps",
+            _both_ways("udp packets"),
         ),
         Panel(
             "What share of TCP segments is sent again?",

@@ -53,6 +53,8 @@ MEGABYTE = 1_000_000
 
 IP_PER_POD = {"ipReceive": "pod", "ipSend": "pod"}
 IP_PER_FLOW = {"ipReceive": "flow", "ipSend": "flow"}
+UDP_PER_POD = {"udpReceive": "pod", "udpSend": "pod"}
+UDP_PER_FLOW = {"udpReceive": "flow", "udpSend": "flow"}
 RTT = {"tcpRtt": "flow"}
 TCP_PER_FLOW = {"tcpReceive": "flow", "tcpSend": "flow", "tcpRetrans": "flow", **RTT}
 ALL_ITEMS = {**IP_PER_FLOW, **TCP_PER_FLOW, "tcpNewConnection": "pod"}
@@ -61,6 +63,8 @@ ALL_ITEMS = {**IP_PER_FLOW, **TCP_PER_FLOW, "tcpNewConnection": "pod"}
 PROBE = "tcp_probe"
 RECEIVE = {"ipv4": "ip_rcv_core", "ipv6": "ip6_rcv_core"}
 SEND = "net_dev_queue"
+UDP_RECEIVE = {"ipv4": "udp4_rcv", "ipv6": "udp6_rcv"}
+UDP_SEND = "udp_dev_queue"
 TITLES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
 _DEADLINE = 15
@@ -210,6 +214,18 @@ def measure_datagrams(bench: Bench, items: Mapping[str, str], title: str) -> Non
         _check(bench, watched, title, ran=ran)
 
 
+def measure_udp(bench: Bench, items: Mapping[str, str], title: str) -> None:
+    """Datagrams of pods that have UDP monitored and nothing else, and what is no datagram."""
+    with watching(bench, items, bench.pods) as watched, programs.loaded() as held:
+        with watched.frozen():
+            ran = _datagrams(bench, held, title, UDP_RECEIVE, UDP_SEND)
+            with load.connection(bench.pair) as connection:
+                costs = per_run(held, partial(connection.exchange, EXCHANGES))
+            for program in (UDP_RECEIVE["ipv4"], UDP_SEND):
+                bench.note(f"{title}, a segment of TCP: {program}", costs.get(program))
+        _check(bench, watched, title, ran=ran)
+
+
 def measure_rtt(bench: Bench, unwatched: float | None) -> None:
     """Round-trip times: segments that give a sample, and such that do not."""
     sampled = other = None
@@ -235,13 +251,15 @@ def _check(bench: Bench, watched: Watching, title: str, *, ran: bool) -> None:
         bench.measured.errors.append(f"{title}: programs run, but the agent exports nothing of the pods")
 
 
-def _datagrams(bench: Bench, held: Programs, title: str) -> bool:
+def _datagrams(
+    bench: Bench, held: Programs, title: str, receive: Mapping[str, str] = RECEIVE, send: str = SEND
+) -> bool:
     """Measure what runs for datagrams, of each family, and note it; returns whether anything ran."""
     ran = False
     for family in FAMILIES:
         with load.datagrams(bench.pair, family) as datagrams:
             costs = per_run(held, partial(datagrams.send, DATAGRAMS))
-        for program in dict.fromkeys((RECEIVE[family], SEND, *costs)):
+        for program in dict.fromkeys((receive[family], send, *costs)):
             bench.note(f"{title}, {TITLES[family]}: {program}", costs.get(program))
         ran |= bool(costs)
     return ran
@@ -306,7 +324,7 @@ def measure_bulk(bench: Bench) -> None:
     for title, items in (
         ("pod, ipReceive and ipSend", IP_PER_POD),
         ("flow, ipReceive and ipSend", IP_PER_FLOW),
-        ("flow, all seven items", ALL_ITEMS),
+        ("flow, all of IP and TCP", ALL_ITEMS),
     ):
         monitored = bulk_monitored(bench, items)
         added = None if monitored is None else monitored.instructions - plain.instructions
@@ -329,6 +347,8 @@ def run(bench: Bench) -> None:
         measure_datagrams(bench, IP_PER_POD, "pod")
         measure_datagrams(bench, IP_PER_FLOW, "flow")
         measure_rtt(bench, unwatched)
+        measure_udp(bench, UDP_PER_POD, "pod, UDP")
+        measure_udp(bench, UDP_PER_FLOW, "flow, UDP")
     measure_bulk(bench)
 
 

@@ -14,6 +14,7 @@ import yaml
 from integration.kube.control_plane import GUEST_ADDRESS
 from integration.kube.guest import API_SERVER, PORT, Task
 from integration.kube.installed import agent_kubeconfig
+from integration.lib import judge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def test_end_to_end(
 ) -> None:
     """With the chart's rights: pods found by their processes, all items equal to the kernel's counters."""
     assert GUEST_ADDRESS == API_SERVER, "the certificate is for it"
-    policies.apply("exact", ["ipReceive", "ipSend", "tcpReceive", "tcpSend", "tcpRetrans", "tcpNewConnection"])
+    policies.apply("exact", [*judge.ITEMS, "tcpNewConnection"])
     uids = {
         name: api.create_pod(namespace, name, node=node)["metadata"]["uid"] for name in ("client", "server", "late")
     }

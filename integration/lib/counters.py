@@ -80,6 +80,17 @@ class Counters:
             return octets + _IPV4_HEADER * (created - whole)
         return octets + (_IPV6_HEADER + _IPV6_FRAGMENT_HEADER) * created - _IPV6_HEADER * whole
 
+    def udp_receive_datagrams(self, family: Family) -> int:
+        """Datagrams that UDP took in, merged ones counting once: those read, and those that it dropped or refused.
+
+        InErrors has those of InCsumErrors, RcvbufErrors and MemErrors too. A datagram counts once it is read.
+        """
+        return sum(self._udp(family, name) for name in ("InDatagrams", "InErrors", "NoPorts", "IgnoredMulti"))
+
+    def udp_send_datagrams(self, family: Family) -> int:
+        """Datagrams handed to IP, those handed over at once (UDP GSO) counting once."""
+        return self._udp(family, "OutDatagrams")
+
     @property
     def retrans_segs(self) -> int:
         """TCP segments retransmitted, SYN and SYN-ACK included."""
@@ -111,6 +122,9 @@ class Counters:
 
     def _ip(self, family: Family, name: str) -> int:
         return self[f"Ip.{name}" if family == "ipv4" else f"Ip6{name}"]
+
+    def _udp(self, family: Family, name: str) -> int:
+        return self[f"Udp.{name}" if family == "ipv4" else f"Udp6{name}"]
 
     def _extended(self, family: Family, name: str) -> int:
         return self[f"IpExt.{name}" if family == "ipv4" else f"Ip6{name}"]

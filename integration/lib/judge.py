@@ -17,6 +17,8 @@ _PER_FAMILY: Mapping[str, Callable[[Counters, Family], int]] = {
     "ip_receive_bytes_total": Counters.ip_receive_bytes,
     "ip_send_packets_total": Counters.ip_send_packets,
     "ip_send_bytes_total": Counters.ip_send_bytes,
+    "udp_receive_packets_total": Counters.udp_receive_datagrams,
+    "udp_send_packets_total": Counters.udp_send_datagrams,
 }
 _TCP = ("tcp_receive_packets_total", "tcp_send_packets_total", "tcp_retransmits_total")
 """The kernel has one number for both families."""
@@ -27,6 +29,8 @@ ITEMS: Mapping[str, tuple[str, ...]] = {
     "tcpReceive": ("tcp_receive_packets_total",),
     "tcpSend": ("tcp_send_packets_total",),
     "tcpRetrans": ("tcp_retransmits_total",),
+    "udpReceive": ("udp_receive_packets_total",),
+    "udpSend": ("udp_send_packets_total",),
 }
 """Item -> its metrics that the kernel has a counter for, without prefix. None of their events may be lost."""
 

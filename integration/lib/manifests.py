@@ -22,6 +22,8 @@ _KINDS = {
     "tcpRetrans": "tcp",
     "tcpRtt": "tcp",
     "tcpNewConnection": "tcp",
+    "udpReceive": "udp",
+    "udpSend": "udp",
 }
 """The group of each item in `spec.monitor`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from integration.lib.traffic import open_socket
@@ -33,19 +33,29 @@ def checksum(data: bytes) -> int:
 def sctp(client: Pod, server: Pod, family: Family, *, count: int, port: int, source_port: int) -> None:
     """Send SCTP packets that belong to no association and carry no chunk."""
     common = struct.pack("!HHII", source_port, port, 0, 0)
-    with open_socket(client, family, socket.SOCK_RAW, socket.IPPROTO_SCTP) as sender:
-        for _ in range(count):
-            sender.sendto(common, (server.address(family), 0))
+    raw(client, server, family, protocol=socket.IPPROTO_SCTP, packet=common, count=count)
 
 
-def udp(client: Pod, server: Pod, family: Family, *, ports: Iterable[tuple[int, int]]) -> None:
-    """Send a datagram of no payload for each (source port, port), without a socket for any of them.
+def udp(client: Pod, server: Pod, family: Family, *, ports: Iterable[tuple[int, int]], size: int = 0) -> None:
+    """Send a datagram of `size` bytes for each (source port, port).
 
-    Nobody listens, and IPv6 drops them for want of a checksum: the answers are few, since they are rate-limited.
+    Nobody listens: the answers are few, since they are rate-limited.
     """
-    with open_socket(client, family, socket.SOCK_RAW, socket.IPPROTO_UDP) as sender:
+    payload = bytes(size)
+    with ExitStack() as stack:
+        senders: dict[int, socket.socket] = {}
         for source_port, port in ports:
-            sender.sendto(struct.pack("!HHHH", source_port, port, 8, 0), (server.address(family), 0))
+            if source_port not in senders:
+                sender = senders[source_port] = stack.enter_context(open_socket(client, family, socket.SOCK_DGRAM))
+                sender.bind((client.address(family), source_port))
+            senders[source_port].sendto(payload, (server.address(family), port))
+
+
+def raw(client: Pod, server: Pod, family: Family, *, protocol: int, packet: bytes, count: int) -> None:
+    """Send the same transport header and payload time and again, without any protocol's help."""
+    with open_socket(client, family, socket.SOCK_RAW, protocol) as sender:
+        for _ in range(count):
+            sender.sendto(packet, (server.address(family), 0))
 
 
 class Watcher:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
 _LONGEST = 65536
+_LITTLE_ROOM = 4096
 _ANY: dict[Family, str] = {"ipv4": "0.0.0.0", "ipv6": "::"}  # noqa: S104 - in a namespace of its own
 GROUP: dict[Family, str] = {"ipv4": "239.1.2.3", "ipv6": "ff15::123"}
 """The multicast group."""
@@ -61,6 +62,28 @@ def _sent_and_received(sender: socket.socket, receiver: socket.socket, to: tuple
     except TimeoutError:
         pass
     return received
+
+
+def refused(client: Pod, server: Pod, family: Family, *, count: int, size: int, port: int = 7600) -> None:
+    """Send datagrams to a port where nobody listens."""
+    with open_socket(client, family, socket.SOCK_DGRAM) as sender:
+        for _ in range(count):
+            sender.sendto(bytes(size), (server.address(family), port))
+
+
+def overflowing(client: Pod, server: Pod, family: Family, *, count: int, size: int, port: int = 7700) -> int:
+    """Send more datagrams than wait for their receiver; returns how many it read then."""
+    with _receiver(server, family, port) as receiver, open_socket(client, family, socket.SOCK_DGRAM) as sender:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LITTLE_ROOM)
+        for _ in range(count):
+            sender.sendto(bytes(size), (server.address(family), port))
+        read = 0
+        try:
+            while receiver.recv(size):
+                read += 1
+        except TimeoutError:
+            pass
+        return read
 
 
 def multicast(

@@ -14,6 +14,7 @@ MIRRORS = {
     "agent_state": layouts.AgentState,
     "counter": layouts.Counter,
     "partition": layouts.Partition,
+    "more_partition": layouts.MorePartition,
     "table_size": layouts.TableSize,
     "flow_config": layouts.FlowConfig,
     "flow_table": layouts.FlowTable,

@@ -82,8 +82,10 @@ class DrainedTable:
         key = 8 * (IPV4_KEY if self.family is Family.IPV4 else IPV6_KEY)
         counters = (ctypes.sizeof(ENTRIES[name]) - key) // 8
         self.format = f"<{key}s{counters}q"
-        """For struct.iter_unpack: the key, then the counters. These have a sign: what a pod forwards is taken back, and
-        the buffers may have been flipped since it was counted."""
+        """For struct.iter_unpack: the key, then the counters.
+
+        These have a sign: what a pod forwards is taken back, and buffers may have been flipped since it was counted.
+        """
         self.unused = bytes(key)
         """The key of an entry that holds nothing."""
         self.chunks: list[bytes] = []

@@ -33,6 +33,8 @@ class Kind(enum.IntEnum):
     TCP_OPEN_INBOUND = 5
     TCP_OPEN_OUTBOUND = 6
     TCP_RTT = 7
+    UDP_RECEIVE = 8
+    UDP_SEND = 9
 
     @property
     def counted(self) -> int:
@@ -45,7 +47,9 @@ class Kind(enum.IntEnum):
         return 1 << 16 + self
 
 
-KINDS = 8
+FIRST_KINDS = 8
+KINDS = 10
+"""Those that a pod has counters of: the first ones. Later ones are counted elsewhere."""
 ANY_PER_FLOW = 0xFFFF << 16
 
 
@@ -84,9 +88,15 @@ class Counter(ctypes.Structure):
 
 
 class Partition(ctypes.Structure):
-    """struct partition: pod[SLOTS][KINDS][FAMILIES]."""
+    """struct partition: pod[SLOTS][FIRST_KINDS][FAMILIES]."""
 
-    _fields_ = (("pod", ((Counter * len(Family)) * KINDS) * SLOTS),)
+    _fields_ = (("pod", ((Counter * len(Family)) * FIRST_KINDS) * SLOTS),)
+
+
+class MorePartition(ctypes.Structure):
+    """struct more_partition: the same of the other kinds."""
+
+    _fields_ = (("pod", ((Counter * len(Family)) * (KINDS - FIRST_KINDS)) * SLOTS),)
 
 
 class TableSize(ctypes.Structure):

@@ -7,20 +7,18 @@ import ctypes
 import errno
 import mmap
 import os
-from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from dolphin_agent.bpf import kernel, libbpf, memory
+from dolphin_agent.bpf import counter_maps, kernel, libbpf, memory
+from dolphin_agent.bpf.counter_maps import CounterMap
 from dolphin_agent.bpf.flow_tables import FlowMap, Limits, entries_per_cpu, make_config, value_size
 from dolphin_agent.bpf.layouts import (
     CPU_PARTITIONS,
     NETNS_FIRST,
     NETNS_NUMBERS,
-    SLOTS,
     AgentState,
     Family,
     Kind,
-    Partition,
     Watched,
 )
 from dolphin_agent.bpf.memory import MIB
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from dolphin_agent.bpf.object import Map
 
 ARRAY_OF_MAPS = 12
-WORDS_PER_SLOT = ctypes.sizeof(Partition) // ctypes.sizeof(ctypes.c_uint64) // SLOTS
+WORDS_PER_SLOT = sum(counter_maps.MAPS.values())
 ANY = 0
 EXISTING = 2
 
@@ -48,10 +46,15 @@ def word(kind: Kind, family: Family) -> int:
 class Drained(NamedTuple):
     """What was counted since the last drain."""
 
-    words: list[int]
-    """Per pod: slots x KINDS x families x (packets, bytes), flat, added up over the CPUs."""
+    counters: dict[str, list[int]]
+    """Per pod: map -> slots x its words, flat."""
     tables: tuple[DrainedTable, ...]
     """Per flow."""
+
+    def words(self, slot: int) -> list[int]:
+        """Of one slot: KINDS x families x (packets, bytes), flat."""
+        sizes = counter_maps.MAPS.items()
+        return [number for name, size in sizes for number in self.counters[name][slot * size : (slot + 1) * size]]
 
 
 class Tables:
@@ -71,7 +74,8 @@ class Tables:
         with contextlib.ExitStack() as stack:
             self._object = stack.enter_context(self.open("state"))
             maps = {m.role: m for m in self._object.maps()}
-            maps["partitions"].resize(CPU_PARTITIONS * self._cpus)
+            for name in counter_maps.MAPS:
+                maps[name].resize(CPU_PARTITIONS * self._cpus)
             for name, entries in self.entries.items():
                 maps[name].resize(CPU_PARTITIONS * self._cpus, value_size(name, entries))
             self.memory_bytes = sum(m.size for m in maps.values() if m.is_array)
@@ -123,17 +127,15 @@ class Tables:
         self._overflow = self.fds["watched_overflow"]
         self._state_memory = mmap.mmap(self.fds[".bss"], maps[".bss"].size)
         self._state = AgentState.from_buffer(self._state_memory)
-        self._partition_memory = mmap.mmap(self.fds["partitions"], maps["partitions"].size)
-        # With a sign: what a pod forwards is taken back, and the buffers may have been flipped since it was counted.
-        self._words = memoryview(self._partition_memory).cast("q")
+        self._counters = {name: CounterMap(name, self._cpus, maps[name]) for name in counter_maps.MAPS}
         self._flows = [FlowMap(name, entries, self._cpus, maps[name]) for name, entries in self.entries.items()]
 
     def close(self) -> None:
         """Frees the maps; programs that use them must be detached before."""
         for flow_map in self._flows:
             flow_map.close()
-        self._words.release()
-        self._partition_memory.close()
+        for counter_map in self._counters.values():
+            counter_map.close()
         del self._state
         self._state_memory.close()
         self._close()
@@ -206,16 +208,10 @@ class Tables:
         old = self._state.active & 1
         self._state.active = old ^ 1
         self._grace.wait()
-        length = slots * WORDS_PER_SLOT
-        stride = len(self._words) // (CPU_PARTITIONS * self._cpus)
-        zeros = memoryview(bytes(length * 8)).cast("q")
-        total = [0] * length
-        for cpu in range(self._cpus):
-            start = (cpu * CPU_PARTITIONS + old) * stride
-            part = self._words[start : start + length]
-            total = list(map(add, total, part))
-            part[:] = zeros
-        return Drained(total, tuple(flow_map.drain(old) for flow_map in self._flows))
+        return Drained(
+            {name: counter_map.drain(old, slots) for name, counter_map in self._counters.items()},
+            tuple(flow_map.drain(old) for flow_map in self._flows),
+        )
 
 
 class GracePeriod:

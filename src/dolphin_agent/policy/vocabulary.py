@@ -69,7 +69,7 @@ class ItemOffer:
     """What a user may ask of one item."""
 
     group: str
-    """The field under `spec.monitor` that holds the item: `ip` or `tcp`."""
+    """The field under `spec.monitor` that holds the item: `ip`, `tcp` or `udp`."""
     granularities: tuple[Granularity, ...]
     """Never empty; the first is what a policy gets that does not say."""
 
@@ -85,6 +85,8 @@ ITEMS: Mapping[str, ItemOffer] = MappingProxyType(
         "tcpRetrans": ItemOffer("tcp", _BOTH),
         "tcpRtt": ItemOffer("tcp", (Granularity.FLOW,)),
         "tcpNewConnection": ItemOffer("tcp", (Granularity.POD,)),
+        "udpReceive": ItemOffer("udp", _BOTH),
+        "udpSend": ItemOffer("udp", _BOTH),
     }
 )
 """Every item by its field name in `spec.monitor.<group>`."""

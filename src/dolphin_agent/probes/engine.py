@@ -11,7 +11,7 @@ import structlog
 
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.layouts import SLOTS
-from dolphin_agent.bpf.tables import WORDS_PER_SLOT, Tables
+from dolphin_agent.bpf.tables import Tables
 from dolphin_agent.errors import BpfError
 from dolphin_agent.probes import ladder
 from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
@@ -119,12 +119,12 @@ class Engine:
         if self._tables is None:
             return Drain()
         owners = {slot: key for key, slot in (*self._slots.items(), *self._retired)}
-        words, tables = self._tables.drain(max(owners, default=0) + 1)
+        drained = self._tables.drain(max(owners, default=0) + 1)
         # Retired before this flip, so that no program can still be on its way to their slot after it.
         self._free.extend(slot for _, slot in self._retired)
         self._retired = []
-        pods = {key: words[slot * WORDS_PER_SLOT : (slot + 1) * WORDS_PER_SLOT] for slot, key in owners.items()}
-        return Drain(pods, owners, tables)
+        pods = {key: drained.words(slot) for slot, key in owners.items()}
+        return Drain(pods, owners, drained.tables)
 
     @property
     def has_room(self) -> bool:

@@ -140,6 +140,17 @@ MAKE_SYNACK = Probe("service", (Program("tcp_make_synack", "fentry/tcp_make_syna
 SERVICE_LOCAL = Probe("service", (Program("service_local", "tp_btf/inet_sock_set_state", "(server)"),))
 SERVICE_REMOTE = Probe("service", (Program("service_remote", "tp_btf/inet_sock_set_state", "(client)"),))
 
+UDP_RCV = Probe(
+    "udp_receive",
+    (Program("udp4_rcv", "fentry/ip_rcv_core", "(UDP)"), Program("udp6_rcv", "fentry/ip6_rcv_core", "(UDP)")),
+)
+UDP_FORWARD = Probe(
+    "udp_receive",
+    (Program("udp4_forward", "fentry/ip_forward", "(UDP)"), Program("udp6_forward", "fentry/ip6_forward", "(UDP)")),
+)
+UDP_NETIF = Probe("udp_receive", (Program("udp_netif", "tp_btf/netif_receive_skb", "(UDP)"),))
+UDP_DEV_QUEUE = Probe("udp_send", (Program("udp_dev_queue", "tp_btf/net_dev_queue", "(UDP)"),))
+
 NETNS_EXIT = Probe("netns_exit", (Program("tcp_sk_exit", "fentry/tcp_sk_exit"),))
 """No item: guards the filter against reused namespace numbers while any pod is watched."""
 
@@ -158,9 +169,13 @@ SERVICE_PORTS = Ladder(
 """No item: learns which ports are services', for items at flow granularity."""
 
 
+_UNITS = {"ip": "{packet}", "tcp": "{segment}", "udp": "{datagram}"}
+"""What a protocol calls its packets."""
+
+
 def _traffic(prefix: str, item: str, kind: Kind, packets: str, octets: str) -> tuple[Counter, ...]:
     """Packets and bytes of one direction."""
-    unit = "{segment}" if item.startswith("tcp") else "{packet}"
+    unit = _UNITS[item.partition("_")[0]]
     return (
         Counter(f"{prefix}_{item}_packets_total", packets, Field.PACKETS, ((kind, ()),), unit),
         Counter(f"{prefix}_{item}_bytes_total", octets, Field.BYTES, ((kind, ()),), "By"),
@@ -182,6 +197,20 @@ def _retransmits(name: str) -> tuple[Counter, ...]:
 _QUEUE_ENTRY = (
     "devices stacked inside the pod count a packet once each, and packets dropped before the IP layer are included"
 )
+
+
+def _received(kind: Kind, what: str, arrive: Probe, forward: Probe, entry: Probe) -> Ladder:
+    """The ladder of a transport protocol's packets that arrive."""
+    return Ladder(
+        "",
+        (kind,),
+        (
+            Rung((arrive, forward)),
+            Rung((arrive,), inexact=f"{what} that the pod forwards are included"),
+            Rung((entry,), inexact=f"{_QUEUE_ENTRY}, as are {what} that the pod forwards"),
+        ),
+    )
+
 
 ITEMS: tuple[Item, ...] = (
     Item(
@@ -206,17 +235,7 @@ ITEMS: tuple[Item, ...] = (
     ),
     Item(
         name="tcpReceive",
-        ladders=(
-            Ladder(
-                "",
-                (Kind.TCP_RECEIVE,),
-                (
-                    Rung((IP_RCV, FORWARD)),
-                    Rung((IP_RCV,), inexact="segments that the pod forwards are included"),
-                    Rung((NETIF_RECEIVE,), inexact=f"{_QUEUE_ENTRY}, as are segments that the pod forwards"),
-                ),
-            ),
-        ),
+        ladders=(_received(Kind.TCP_RECEIVE, "segments", IP_RCV, FORWARD, NETIF_RECEIVE),),
         metrics=_both(
             "tcp_receive",
             Kind.TCP_RECEIVE,
@@ -305,6 +324,26 @@ ITEMS: tuple[Item, ...] = (
                 ),
             ),
         },
+    ),
+    Item(
+        name="udpReceive",
+        ladders=(_received(Kind.UDP_RECEIVE, "datagrams", UDP_RCV, UDP_FORWARD, UDP_NETIF),),
+        metrics=_both(
+            "udp_receive",
+            Kind.UDP_RECEIVE,
+            "UDP datagrams received, as they are on the wire.",
+            "Payload bytes of the UDP datagrams received.",
+        ),
+    ),
+    Item(
+        name="udpSend",
+        ladders=(Ladder("", (Kind.UDP_SEND,), (Rung((UDP_DEV_QUEUE,)),)),),
+        metrics=_both(
+            "udp_send",
+            Kind.UDP_SEND,
+            "UDP datagrams sent, as they are on the wire.",
+            "Payload bytes of the UDP datagrams sent.",
+        ),
     ),
 )
 

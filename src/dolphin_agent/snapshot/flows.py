@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from functools import lru_cache
 from struct import iter_unpack
 from typing import TYPE_CHECKING, TypeVar
@@ -16,14 +17,35 @@ if TYPE_CHECKING:
     from dolphin_agent.bpf.flow_tables import DrainedTable
     from dolphin_agent.snapshot.model import Pairs
 
-FIELDS: Mapping[Kind, tuple[Record, int]] = {
-    Kind.IP_RECEIVE: (Record.RECEIVED, 0),
-    Kind.TCP_RECEIVE: (Record.RECEIVED, 2),
-    Kind.IP_SEND: (Record.SENT, 0),
-    Kind.TCP_SEND: (Record.SENT, 2),
-    Kind.TCP_RETRANS: (Record.RETRANSMITTED, 0),
+TCP = 6
+UDP = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a kind is counted per flow."""
+
+    record: Record
+    index: int
+    """Of its packets among the record's numbers; its bytes are next."""
+    protocol: int | None = None
+    """Of the flows that have it; None: all."""
+
+    def is_in(self, record: Record, protocol: int) -> bool:
+        """Whether flows of a record and protocol have it."""
+        return self.record == record and self.protocol in (None, protocol)
+
+
+FIELDS: Mapping[Kind, Place] = {
+    Kind.IP_RECEIVE: Place(Record.RECEIVED, 0),
+    Kind.TCP_RECEIVE: Place(Record.RECEIVED, 2, TCP),
+    Kind.UDP_RECEIVE: Place(Record.RECEIVED, 2, UDP),
+    Kind.IP_SEND: Place(Record.SENT, 0),
+    Kind.TCP_SEND: Place(Record.SENT, 2, TCP),
+    Kind.UDP_SEND: Place(Record.SENT, 2, UDP),
+    Kind.TCP_RETRANS: Place(Record.RETRANSMITTED, 0),
 }
-"""Kind -> the record that counts it, and the index of its packets among the record's numbers; its bytes are next."""
+"""A flow has one protocol, so that those of TCP and those of UDP need no numbers of their own."""
 
 COUNTED = (Record.RECEIVED, Record.SENT, Record.RETRANSMITTED)
 """The records that hold a Flow."""
@@ -36,8 +58,8 @@ PROTOCOLS = {
     1: "icmp",
     2: "igmp",
     4: "ipip",
-    6: "tcp",
-    17: "udp",
+    TCP: "tcp",
+    UDP: "udp",
     41: "ipv6",
     47: "gre",
     50: "esp",
@@ -108,6 +130,10 @@ class Book:
         return sum(map(len, self.flows.values())) + sum(map(len, self.rtts.values()))
 
 
+Sums = dict[tuple[int, Record, int], list[int]]
+"""Slot, record and protocol -> the four numbers of all such flows together."""
+
+
 class Books:
     """The books of all pods, under one limit."""
 
@@ -118,34 +144,34 @@ class Books:
         self.refused = 0
         """How often a flow's counts went to `other` as there was no room for its record."""
 
-    def credit(self, table: DrainedTable, books: Mapping[int, Book], now: float) -> dict[tuple[int, Record], list[int]]:
+    def credit(self, table: DrainedTable, books: Mapping[int, Book], now: float) -> Sums:
         """Adds a drained table to the books, slot -> book; entries of other slots are dropped.
 
-        Returns what was added for each slot and record, whether or not there was room for its flow.
+        Returns what was added, whether or not there was room for its flow.
         """
         if table.name.startswith("samples"):
             return self._credit_samples(table, books, now)
         return self._credit_traffic(table, books, now)
 
-    def _credit_traffic(
-        self, table: DrainedTable, books: Mapping[int, Book], now: float
-    ) -> dict[tuple[int, Record], list[int]]:
+    def _credit_traffic(self, table: DrainedTable, books: Mapping[int, Book], now: float) -> Sums:
         places = {
             bytes((record,)) + slot.to_bytes(2, "little"): book.flows[table.family, record]
             for slot, book in books.items()
             for record in COUNTED
         }
-        sums = {tag: [0, 0, 0, 0] for tag in places}
+        known: dict[bytes, tuple[dict[bytes, Flow], list[int]]] = {}
         unused = table.unused
         for chunk in table.chunks:
             for key, packets, octets, segments, payload in iter_unpack(table.format, chunk):
                 if key == unused:
                     continue
-                tag = key[1:4]
-                place = places.get(tag)
-                if place is None:
-                    continue
-                total = sums[tag]
+                tag = key[:4]
+                found = known.get(tag)
+                if found is None:
+                    if tag[1:] not in places:
+                        continue
+                    found = known[tag] = (places[tag[1:]], [0, 0, 0, 0])
+                place, total = found
                 total[0] += packets
                 total[1] += octets
                 total[2] += segments
@@ -161,12 +187,13 @@ class Books:
                 counts[2] += segments
                 counts[3] += payload
                 flow.seen = now
-        return {(int.from_bytes(t[1:3], "little"), Record(t[0])): total for t, total in sums.items() if any(total)}
+        return {
+            (int.from_bytes(tag[_SLOT], "little"), Record(tag[_RECORD]), tag[0]): total
+            for tag, (_, total) in known.items()
+        }
 
-    def _credit_samples(
-        self, table: DrainedTable, books: Mapping[int, Book], now: float
-    ) -> dict[tuple[int, Record], list[int]]:
-        sums: dict[tuple[int, Record], list[int]] = {}
+    def _credit_samples(self, table: DrainedTable, books: Mapping[int, Book], now: float) -> Sums:
+        sums: Sums = {}
         unused = table.unused
         for chunk in table.chunks:
             for key, count, total in iter_unpack(table.format, chunk):
@@ -179,7 +206,7 @@ class Books:
                 if key[_RECORD] == Record.RTT:
                     self._add_rtt(book, table.family, key, count, total, now)
                     continue
-                added = sums.setdefault((slot, Record.RETRANSMITTED), [0, 0, 0, 0])
+                added = sums.setdefault((slot, Record.RETRANSMITTED, TCP), [0, 0, 0, 0])
                 added[0] += total
                 place = book.flows[table.family, Record.RETRANSMITTED]
                 flow = place.get(key)
@@ -276,9 +303,11 @@ class FlowLabels(Labels):
 R = TypeVar("R", Flow, Rtt)
 
 
-def labelled(records: Mapping[bytes, R], family: Family) -> Iterator[tuple[R, Labels]]:
+def labelled(records: Mapping[bytes, R], family: Family, protocol: int | None = None) -> Iterator[tuple[R, Labels]]:
     """The records and their labels, made once in a record's life, as it takes longer than all the rest."""
     for key, record in records.items():
+        if protocol is not None and key[0] != protocol:
+            continue
         labels = record.labels
         if labels is None:
             labels = record.labels = FlowLabels(key, family)

@@ -13,7 +13,7 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf.layouts import Family as IpFamily
-from dolphin_agent.bpf.layouts import Kind, Record
+from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME, ITEMS, Histogram
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dolphin_agent.probes.engine import Drain
     from dolphin_agent.probes.items import Counter
     from dolphin_agent.probes.plan import Series
-    from dolphin_agent.snapshot.flows import Flow, Rtt
+    from dolphin_agent.snapshot.flows import Flow, Place, Rtt
     from dolphin_agent.snapshot.model import Pairs
 
 FAMILY_LABEL = {IpFamily.IPV4: "ipv4", IpFamily.IPV6: "ipv6"}
@@ -98,13 +98,13 @@ class Ledger:
                 self._totals[key] = list(map(add, total, counts))
         books = {slot: book for slot, key in drain.owners.items() if (book := self._flows.get(key))}
         for table in drain.tables:
-            for (slot, record), added in self._books.credit(table, books, now).items():
+            for (slot, record, protocol), added in self._books.credit(table, books, now).items():
                 total = self._totals[drain.owners[slot]]
-                for kind, (of, offset) in FIELDS.items():
-                    if of == record:
+                for kind, place in FIELDS.items():
+                    if place.is_in(record, protocol):
                         index = word(kind, table.family)
-                        total[index] += added[offset]
-                        total[index + 1] += added[offset + 1]
+                        total[index] += added[place.index]
+                        total[index + 1] += added[place.index + 1]
         self._books.expire(books.values(), now - self._idle)
 
     def follow(
@@ -204,18 +204,19 @@ class Ledger:
         if series.granularity is Granularity.POD:
             yield Point(labels, value, baseline.start)
             return
-        record, offset = FIELDS[kind]
-        number = offset + metric.field
-        for flow, own in self._counted(series, family, record, offset):
+        place = FIELDS[kind]
+        number = place.index + metric.field
+        for flow, own in self._counted(series, family, place):
             part = flow.counts[number] - baseline.flows.get(id(flow), _NOTHING)[number]
             value -= part
             yield Point(labels, part, max(flow.start, baseline.start), own)
         yield Point(labels, value, baseline.start, OTHER)
 
-    def _counted(self, series: Series, family: IpFamily, record: Record, offset: int) -> Iterator[tuple[Flow, Labels]]:
-        """The flows that have counted packets of this kind."""
-        for flow, own in labelled(self._flows[series.backend].flows[family, record], family):
-            if flow.counts[offset] or flow.counts[offset + 1]:
+    def _counted(self, series: Series, family: IpFamily, place: Place) -> Iterator[tuple[Flow, Labels]]:
+        """The flows that have counted packets there."""
+        flows = self._flows[series.backend].flows[family, place.record]
+        for flow, own in labelled(flows, family, place.protocol):
+            if flow.counts[place.index] or flow.counts[place.index + 1]:
                 yield flow, own
 
     def _distributions(self, series: Series, baseline: _Baseline) -> Iterator[DistributionPoint]:

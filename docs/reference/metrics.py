@@ -9,13 +9,13 @@ from dolphin_agent.export.otlp_data import attributes
 from dolphin_agent.export.own import OwnMetrics, Vitals
 from dolphin_agent.health import metrics as health
 from dolphin_agent.policy.vocabulary import SYSTEM_LABELS, Granularity
-from dolphin_agent.probes.items import ITEMS, Counter
+from dolphin_agent.probes.items import ITEMS, Counter, EventCounter
 from dolphin_agent.snapshot.flows import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dolphin_agent.probes.items import Histogram
+    from dolphin_agent.probes.items import Metric
 
 EVERY_KIND = Vitals(
     lost={("ipSend", "recursion_misses"): 0},
@@ -46,7 +46,7 @@ def items() -> str:
     return table(header, rows)
 
 
-def _labels(metric: Counter | Histogram, granularity: Granularity) -> Iterator[str]:
+def _labels(metric: Metric, granularity: Granularity) -> Iterator[str]:
     """Those that not every metric of an item has."""
     if granularity is Granularity.FLOW:
         yield "flow"
@@ -56,6 +56,10 @@ def _labels(metric: Counter | Histogram, granularity: Granularity) -> Iterator[s
             for name, value in pairs:
                 values.setdefault(name, []).append(value)
         yield from (f"`{name}`: {', '.join(dict.fromkeys(found))}" for name, found in values.items())
+    if isinstance(metric, EventCounter):
+        yield f"`direction`: {', '.join(metric.directions)}"
+        known = () if callable(metric.reasons) else dict.fromkeys(metric.reasons.values())
+        yield f"`reason`: {', '.join(known)}" if known else "`reason`"
 
 
 def checks() -> str:

@@ -25,8 +25,6 @@
 #endif
 #define IPPROTO_UDP_LITE 136
 
-enum direction { INCOMING, OUTGOING };
-
 struct packet {
 	u64 key[IPV6_KEY];   /* of the flow; the first word without slot and record */
 	bool tcp;            /* the next ones say something of TCP only */

@@ -21,10 +21,13 @@
 #define PORT_WORDS     1024        /* 65536 ports, one bit each */
 #define CPU_PARTITIONS 2           /* one is written, the other one drained */
 #define FAMILIES       2
-#define KINDS          10
+#define KINDS          10 /* those that a pod has counters of; the others are events, see event.bpf.h */
 #define FIRST_KINDS    8
+#define ALL_KINDS      16
 
 enum family { FAMILY_IPV4, FAMILY_IPV6 };
+
+enum direction { INCOMING, OUTGOING };
 
 /* What is counted. */
 enum kind {
@@ -38,6 +41,11 @@ enum kind {
 	KIND_TCP_RTT,
 	KIND_UDP_RECEIVE,
 	KIND_UDP_SEND,
+	KIND_TCP_CONNECT_FAIL,
+	KIND_IP_DROP,
+	KIND_TCP_DROP,
+	KIND_IP_ERROR,
+	KIND_TCP_ERROR,
 };
 
 /* What a pod wants: the lower half of the word has a bit for each kind counted, the upper half one for each kind that
@@ -60,6 +68,8 @@ struct agent_state {
 	u32 services_known;                    /* whether any bit below is set */
 	u64 no_partition;                      /* events on a CPU without a partition: lost, and reported as such */
 	u64 no_sample;                         /* RTT samples that found their table full or in use: lost, likewise */
+	u64 no_event[ALL_KINDS];               /* events that found their table full: lost, likewise */
+	u32 events[CPU_PARTITIONS];            /* entries of events0 and events1; set to 0 by user space */
 	u64 services[PORT_WORDS];              /* ports that some service listens on; `services` has the addresses */
 	struct watched watched[NETNS_NUMBERS]; /* by namespace number - NETNS_FIRST */
 };

@@ -2,11 +2,13 @@
 
 import ctypes
 import json
+import struct
 import subprocess
 
 import pytest
 
 from dolphin_agent.bpf import layouts
+from dolphin_agent.bpf.events import FORMAT
 from dolphin_agent.probes.engine import objects_directory
 
 OBJECTS = sorted(objects_directory().glob("*.bpf.o"))
@@ -24,6 +26,7 @@ MIRRORS = {
     "flow6": layouts.Flow6,
     "sample4": layouts.Sample4,
     "sample6": layouts.Sample6,
+    "event": layouts.Event,
 }
 
 
@@ -73,7 +76,12 @@ def test_struct_has_the_same_size_offsets_and_field_sizes(types, name):
 
 @pytest.mark.parametrize(
     ("name", "prefix", "mirror"),
-    [("kind", "KIND_", layouts.Kind), ("family", "FAMILY_", layouts.Family), ("record", "RECORD_", layouts.Record)],
+    [
+        ("kind", "KIND_", layouts.Kind),
+        ("family", "FAMILY_", layouts.Family),
+        ("record", "RECORD_", layouts.Record),
+        ("direction", "", layouts.Direction),
+    ],
 )
 def test_enum_has_the_same_values(types, name, prefix, mirror):
     """Kinds and families mean the same number on both sides."""
@@ -83,9 +91,20 @@ def test_enum_has_the_same_values(types, name, prefix, mirror):
         assert {v["name"]: v["val"] for v in enum["values"]} == {prefix + one.name: one.value for one in mirror}
 
 
-def test_kinds_fit_their_array():
-    """There is room for every kind in a pod's counters and in its word of wants."""
-    assert len(layouts.Kind) <= layouts.KINDS <= 16
+def test_kinds_fit_their_word():
+    """Those with counters come first, the others are events; a word of wants has room for all, twice."""
+    assert [kind for kind in layouts.Kind if kind >= layouts.KINDS] == list(layouts.EVENT_KINDS)
+    assert list(layouts.Kind) == list(range(len(layouts.Kind)))
+    assert len(layouts.Kind) <= layouts.ALL_KINDS == 16
+
+
+def test_drained_events_are_unpacked_as_they_are_laid_out():
+    """struct.unpack takes no byte more or less than the key of a table of events has."""
+    assert struct.calcsize(FORMAT) == ctypes.sizeof(layouts.Event)
+    event = layouts.Event(7, 10, 1, 1, 6, 1 << 40, (1, 2, 3, 4, 5))
+    slot, kind, family, direction, protocol, reason, flow = struct.unpack(FORMAT, bytes(event))
+    assert (slot, kind, family, direction, protocol, reason) == (7, 10, 1, 1, 6, 1 << 40)
+    assert struct.unpack("<5Q", flow) == (1, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)

@@ -17,6 +17,7 @@ OURS = {
     "dolphin.task": "a MonitorPolicy: nothing that others have",
     "dolphin.flow": "in place of the five of a flow, where it could not be kept in detail",
     "dolphin.direction": "of a connection; network.io.direction is that of bytes: receive and transmit",
+    "dolphin.reason": "of an event; error.type is how an operation of the program itself ended",
     "dolphin.command": "how a health check asks: process.command is that of a process",
 }
 """Names that the registry does not have, and why no name of it would do."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dolphin_agent.policy.vocabulary import ITEMS as VOCABULARY
-from dolphin_agent.probes.items import BY_NAME, ITEMS, NETNS_EXIT, SERVICE_PORTS, Counter
+from dolphin_agent.probes.items import BY_NAME, ITEMS, NETNS_EXIT, SERVICE_PORTS, MetricType
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = (*(probe for rung in SERVICE_PORTS.rungs for probe in rung.probes), NETNS_EXIT)
@@ -52,7 +52,7 @@ def test_metric_names_are_unique_and_conform():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert re.fullmatch(r"dolphin_[a-z_]+", metric.name)
-        assert metric.name.endswith("_total") == isinstance(metric, Counter)
+        assert metric.name.endswith("_total") == (metric.type is MetricType.COUNTER)
         assert metric.help.endswith(".")
 
 

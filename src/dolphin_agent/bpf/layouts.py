@@ -35,6 +35,11 @@ class Kind(enum.IntEnum):
     TCP_RTT = 7
     UDP_RECEIVE = 8
     UDP_SEND = 9
+    TCP_CONNECT_FAIL = 10
+    IP_DROP = 11
+    TCP_DROP = 12
+    IP_ERROR = 13
+    TCP_ERROR = 14
 
     @property
     def counted(self) -> int:
@@ -49,8 +54,17 @@ class Kind(enum.IntEnum):
 
 FIRST_KINDS = 8
 KINDS = 10
-"""Those that a pod has counters of: the first ones. Later ones are counted elsewhere."""
+"""Those that a pod has counters of: the first ones. Later ones are events (bpf/events.py)."""
+EVENT_KINDS = tuple(Kind)[KINDS:]
+ALL_KINDS = 16
 ANY_PER_FLOW = 0xFFFF << 16
+
+
+class Direction(enum.IntEnum):
+    """enum direction: as the pod sees it. A packet that goes in has the record RECEIVED, one that goes out SENT."""
+
+    INCOMING = 0
+    OUTGOING = 1
 
 
 class Record(enum.IntEnum):
@@ -76,6 +90,8 @@ class AgentState(ctypes.Structure):
         ("services_known", ctypes.c_uint32),
         ("no_partition", ctypes.c_uint64),
         ("no_sample", ctypes.c_uint64),
+        ("no_event", ctypes.c_uint64 * ALL_KINDS),
+        ("events", ctypes.c_uint32 * CPU_PARTITIONS),
         ("services", ctypes.c_uint64 * PORT_WORDS),
         ("watched", Watched * NETNS_NUMBERS),
     )
@@ -163,3 +179,17 @@ class Sample6(ctypes.Structure):
     """struct sample6."""
 
     _fields_ = (("key", ctypes.c_uint64 * IPV6_KEY), ("sample", FlowSample))
+
+
+class Event(ctypes.Structure):
+    """struct event: a key of events0 and events1."""
+
+    _fields_ = (
+        ("slot", ctypes.c_uint32),
+        ("kind", ctypes.c_uint8),
+        ("family", ctypes.c_uint8),
+        ("direction", ctypes.c_uint8),
+        ("protocol", ctypes.c_uint8),
+        ("reason", ctypes.c_uint64),
+        ("flow", ctypes.c_uint64 * IPV6_KEY),
+    )

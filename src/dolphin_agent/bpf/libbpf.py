@@ -189,6 +189,8 @@ class Libbpf:
         self.map_lookup = c("bpf_map_lookup_elem", c_int, [c_int, c_void_p, c_void_p], absent_errno)
         self.map_update = c("bpf_map_update_elem", c_int, [c_int, c_void_p, c_void_p, c_uint64], negative_errno)
         self.map_delete = c("bpf_map_delete_elem", c_int, [c_int, c_void_p], negative_errno)
+        batch_args = [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p]
+        self.map_take_batch = c("bpf_map_lookup_and_delete_batch", c_int, batch_args, absent_errno)
         info_args = [c_int, c_void_p, POINTER(c_uint32)]
         self.obj_get_info = c("bpf_obj_get_info_by_fd", c_int, info_args, negative_errno)
 

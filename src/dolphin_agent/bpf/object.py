@@ -118,10 +118,15 @@ class Map:
         return int(self._lib.map_type(self.handle)) == ARRAY
 
     @property
+    def entries(self) -> int:
+        """How many it has, or may have."""
+        return int(self._lib.map_max_entries(self.handle))
+
+    @property
     def size(self) -> int:
         """Bytes of all values of an array map, each rounded up to 8 as the kernel lays them out."""
         value = int(self._lib.map_value_size(self.handle))
-        return (value + 7) // 8 * 8 * int(self._lib.map_max_entries(self.handle))
+        return (value + 7) // 8 * 8 * self.entries
 
     def resize(self, max_entries: int, value_size: int | None = None) -> None:
         """Sets the number of entries and, if given, the bytes of each value; before load."""

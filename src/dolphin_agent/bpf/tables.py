@@ -9,11 +9,13 @@ import mmap
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from dolphin_agent.bpf import counter_maps, kernel, libbpf, memory
+from dolphin_agent.bpf import counter_maps, events, kernel, libbpf, memory
 from dolphin_agent.bpf.counter_maps import CounterMap
+from dolphin_agent.bpf.events import EventMaps
 from dolphin_agent.bpf.flow_tables import FlowMap, Limits, entries_per_cpu, make_config, value_size
 from dolphin_agent.bpf.layouts import (
     CPU_PARTITIONS,
+    EVENT_KINDS,
     NETNS_FIRST,
     NETNS_NUMBERS,
     AgentState,
@@ -50,6 +52,8 @@ class Drained(NamedTuple):
     """Per pod: map -> slots x its words, flat."""
     tables: tuple[DrainedTable, ...]
     """Per flow."""
+    events: tuple[events.Drained, ...]
+    """By reason, per pod or per flow."""
 
     def words(self, slot: int) -> list[int]:
         """Of one slot: KINDS x families x (packets, bytes), flat."""
@@ -79,7 +83,8 @@ class Tables:
             for name, entries in self.entries.items():
                 maps[name].resize(CPU_PARTITIONS * self._cpus, value_size(name, entries))
             self.memory_bytes = sum(m.size for m in maps.values() if m.is_array)
-            """Kernel memory of the array maps, known before any pod is watched."""
+            self.memory_bytes += sum(events.map_bytes(maps[name].entries, self._cpus) for name in events.MAPS)
+            """Kernel memory of the counters, known before any pod is watched."""
             self._load()
             self._grace = GracePeriod()
             stack.callback(self._grace.close)
@@ -129,6 +134,7 @@ class Tables:
         self._state = AgentState.from_buffer(self._state_memory)
         self._counters = {name: CounterMap(name, self._cpus, maps[name]) for name in counter_maps.MAPS}
         self._flows = [FlowMap(name, entries, self._cpus, maps[name]) for name, entries in self.entries.items()]
+        self._events = EventMaps([self.fds[name] for name in events.MAPS], maps[events.MAPS[0]].entries)
 
     def close(self) -> None:
         """Frees the maps; programs that use them must be detached before."""
@@ -194,6 +200,11 @@ class Tables:
         """RTT samples lost so far: their table was full, or in use by the program they interrupted."""
         return int(self._state.no_sample)
 
+    @property
+    def without_event(self) -> dict[Kind, int]:
+        """Events lost so far, as their table was full."""
+        return {kind: int(self._state.no_event[kind]) for kind in EVENT_KINDS}
+
     def fill(self) -> float:
         """The share in use of the fullest flow table: what does not fit any more loses its detail."""
         active = self._state.active & 1
@@ -211,7 +222,15 @@ class Tables:
         return Drained(
             {name: counter_map.drain(old, slots) for name, counter_map in self._counters.items()},
             tuple(flow_map.drain(old) for flow_map in self._flows),
+            self._drain_events(old),
         )
+
+    def _drain_events(self, old: int) -> tuple[events.Drained, ...]:
+        if not self._state.events[old]:
+            return ()
+        drained = tuple(self._events.drain(old))
+        self._state.events[old] = 0
+        return drained
 
 
 class GracePeriod:

@@ -3,8 +3,8 @@
 pod, podLabel keys   k8s.namespace.name, k8s.pod.name, k8s.pod.label.<key>
 ipfamily, protocol   network.type, network.transport
 srcip, srcport       source.address, source.port (a number; left out where it is folded), destination.* likewise
-task, direction, command
-                     dolphin.task, dolphin.direction, dolphin.command: the conventions have no word for them
+task, direction, command, reason
+                     dolphin.task, dolphin.direction and so on: the conventions have no word for them
 other                dolphin.flow: other, in place of all of a flow's
 """
 
@@ -55,6 +55,7 @@ _NAMES = {
     "task": "dolphin.task",
     "direction": "dolphin.direction",
     "command": "dolphin.command",
+    "reason": "dolphin.reason",
 }
 _PORTS = {"srcport": "source.port", "dstport": "destination.port"}
 _OTHER = dict(OTHER.pairs)

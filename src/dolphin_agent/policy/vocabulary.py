@@ -20,7 +20,10 @@ MAX_TASKS = 32
 MAX_POD_LABELS = 10
 MAX_LABEL_NAME = 256
 """Characters of a podLabel key."""
-SYSTEM_LABELS = ("pod", "task", "ipfamily", "srcip", "dstip", "srcport", "dstport", "protocol", "direction", "command")
+SYSTEM_LABELS = (
+    *("pod", "task", "ipfamily", "srcip", "dstip", "srcport", "dstport", "protocol"),
+    *("direction", "command", "reason"),
+)
 """Labels the agent sets itself."""
 HISTOGRAM_LABEL = "le"
 """Prometheus's own label on histogram buckets; a second one would void the whole scrape."""

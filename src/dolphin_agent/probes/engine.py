@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dolphin_agent.bpf import kernel
-from dolphin_agent.bpf.layouts import SLOTS
+from dolphin_agent.bpf.layouts import EVENT_KINDS, SLOTS
 from dolphin_agent.bpf.tables import Tables
 from dolphin_agent.errors import BpfError
 from dolphin_agent.probes import ladder
@@ -19,6 +20,7 @@ from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dolphin_agent.bpf import events
     from dolphin_agent.bpf.flow_tables import DrainedTable, Limits
     from dolphin_agent.bpf.layouts import Kind
     from dolphin_agent.pods.backend import BackendKey
@@ -37,10 +39,11 @@ class Drain:
     """What was counted since the last one."""
 
     pods: Mapping[BackendKey, Counts] = field(default_factory=dict)
-    """What is not in the tables."""
+    """What is not in the tables, events left out."""
     owners: Mapping[int, BackendKey] = field(default_factory=dict)
-    """Slot -> the backend that the tables' keys mean by it."""
+    """Slot -> the backend that the keys of tables and events mean by it."""
     tables: tuple[DrainedTable, ...] = ()
+    events: tuple[events.Drained, ...] = ()
 
 
 def objects_directory() -> Path:
@@ -68,10 +71,18 @@ class EngineStatus:
 
 @dataclass
 class _Lost:
-    """Events lost by tables that are closed already."""
+    """Events lost so far, those of tables that are closed already included."""
 
     without_partition: int = 0
     without_sample: int = 0
+    without_event: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(EVENT_KINDS, 0))
+
+    def add(self, tables: Tables) -> None:
+        """What these have lost."""
+        self.without_partition += tables.without_partition
+        self.without_sample += tables.without_sample
+        for kind, lost in tables.without_event.items():
+            self.without_event[kind] += lost
 
 
 class Engine:
@@ -124,7 +135,7 @@ class Engine:
         self._free.extend(slot for _, slot in self._retired)
         self._retired = []
         pods = {key: drained.words(slot) for slot, key in owners.items()}
-        return Drain(pods, owners, drained.tables)
+        return Drain(pods, owners, drained.tables, drained.events)
 
     @property
     def has_room(self) -> bool:
@@ -149,16 +160,16 @@ class Engine:
     def lost(self) -> dict[tuple[str, str], int]:
         """Events that may be missing, by (item, reason), since the agent started: upper bounds. `all`: of any item."""
         misses = self._climber.misses()
-        closed = self._closed
-        no_partition, no_sample = closed.without_partition, closed.without_sample
+        lost = copy.deepcopy(self._closed)
         if self._tables:
-            no_partition += self._tables.without_partition
-            no_sample += self._tables.without_sample
+            lost.add(self._tables)
         found: dict[tuple[str, str], int] = {}
         for item in ITEMS:
             found[item.name, "recursion_misses"] = sum(misses.get(probe, 0) for probe in item.probes)
-        found["all", "no_partition"] = no_partition
-        found["tcpRtt", "table_full"] = no_sample
+            if kinds := set(item.kinds) & lost.without_event.keys():
+                found[item.name, "table_full"] = sum(lost.without_event[kind] for kind in kinds)
+        found["all", "no_partition"] = lost.without_partition
+        found["tcpRtt", "table_full"] = lost.without_sample
         return found
 
     def close(self) -> None:
@@ -176,8 +187,7 @@ class Engine:
 
     def _close_tables(self) -> None:
         if self._tables is not None:
-            self._closed.without_partition += self._tables.without_partition
-            self._closed.without_sample += self._tables.without_sample
+            self._closed.add(self._tables)
             self._tables.close()
         self._tables = None
         self._slots, self._retired = {}, []

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.policy.vocabulary import Granularity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,39 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class EventCounter:
+    """Rare events by direction and reason, each a series that appears with the first one counted."""
+
+    type: ClassVar = MetricType.COUNTER
+    name: str
+    """The Prometheus name, with `_total`."""
+    help: str
+    kind: Kind
+    unit: str
+    """By UCUM."""
+    reasons: Mapping[int, str] | Callable[[int], str]
+    """What the numbers that programs count by mean, as the label `reason` says it."""
+    directions: tuple[str, str] = ("inbound", "outbound")
+    """Values of the label `direction`, as enum direction numbers them."""
+
+    def reason(self, number: int) -> str:
+        """The text of a number; several may have the same."""
+        if callable(self.reasons):
+            return self.reasons(number)
+        return self.reasons.get(number) or f"reason_{number}"
+
+
+Metric = Counter | EventCounter | Histogram
+
+
+@dataclass(frozen=True)
 class Item:
     """One thing that can be monitored."""
 
     name: str
     """The field of MonitorPolicy."""
     ladders: tuple[Ladder, ...]
-    metrics: dict[Granularity, tuple[Counter | Histogram, ...]] = field(hash=False)
+    metrics: dict[Granularity, tuple[Metric, ...]] = field(hash=False)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -182,7 +211,7 @@ def _traffic(prefix: str, item: str, kind: Kind, packets: str, octets: str) -> t
     )
 
 
-def _both(item: str, kind: Kind, packets: str, octets: str) -> dict[Granularity, tuple[Counter | Histogram, ...]]:
+def _both(item: str, kind: Kind, packets: str, octets: str) -> dict[Granularity, tuple[Metric, ...]]:
     """The same two metrics at both granularities."""
     return {
         Granularity.POD: _traffic("dolphin", item, kind, packets, octets),
@@ -346,5 +375,14 @@ ITEMS: tuple[Item, ...] = (
         ),
     ),
 )
+
+EVENT_COUNTERS = {
+    metric.kind: metric
+    for item in ITEMS
+    for metrics in item.metrics.values()
+    for metric in metrics
+    if isinstance(metric, EventCounter)
+}
+"""Kind -> a metric that says what its reasons mean; both of an item say the same."""
 
 BY_NAME = {item.name: item for item in ITEMS}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from dolphin_agent.bpf.flow_tables import DrainedTable
+    from dolphin_agent.snapshot.events import Cause
     from dolphin_agent.snapshot.model import Pairs
 
 TCP = 6
@@ -120,6 +121,7 @@ class Book:
         self.rtts: dict[Family, dict[bytes, Rtt]] = {family: {} for family in Family}
         self.other_rtts: dict[Family, Rtt] = {}
         """Samples of flows that found no room or have gone idle."""
+        self.events: dict[Cause, dict[bytes, Flow]] = {}
         for family in Family:
             for record in COUNTED:
                 self.flows[family, record] = {}
@@ -127,7 +129,8 @@ class Book:
     @property
     def size(self) -> int:
         """Number of records."""
-        return sum(map(len, self.flows.values())) + sum(map(len, self.rtts.values()))
+        flows = (*self.flows.values(), *self.events.values())
+        return sum(map(len, flows)) + sum(map(len, self.rtts.values()))
 
 
 Sums = dict[tuple[int, Record, int], list[int]]
@@ -232,6 +235,17 @@ class Books:
         rtt.sum += total
         rtt.seen = now
 
+    def credit_event(self, book: Book, cause: Cause, key: bytes, packets: int, now: float) -> None:
+        """Adds an event to its flow's record, if there is room for one."""
+        flows = book.events.setdefault(cause, {})
+        flow = flows.get(key)
+        if flow is None:
+            if not self._has_room():
+                return
+            flow = flows[key] = Flow(now)
+        flow.counts[0] += packets
+        flow.seen = now
+
     def _has_room(self) -> bool:
         """Takes a place, if there is one."""
         if self.size >= self._max_flows:
@@ -243,7 +257,7 @@ class Books:
     def expire(self, books: Iterable[Book], before: float) -> None:
         """Forgets flows not seen since; their counts stay in the pod's totals, so that they move to `other`."""
         for book in books:
-            for flows in book.flows.values():
+            for flows in (*book.flows.values(), *book.events.values()):
                 for key in [key for key, flow in flows.items() if flow.seen < before]:
                     del flows[key]
                     self.size -= 1

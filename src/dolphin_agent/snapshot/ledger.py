@@ -16,7 +16,8 @@ from dolphin_agent.bpf.layouts import Family as IpFamily
 from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
 from dolphin_agent.policy.vocabulary import Granularity
-from dolphin_agent.probes.items import BY_NAME, ITEMS, Histogram
+from dolphin_agent.probes.items import BY_NAME, ITEMS, EventCounter, Histogram
+from dolphin_agent.snapshot.events import Causes, cause_of, flow_key
 from dolphin_agent.snapshot.flows import FIELDS, OTHER, Book, Books, labelled
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
@@ -44,6 +45,7 @@ class _Baseline:
     """id of a Flow -> its counts; of flows known before a series at flow granularity began."""
     rtts: Mapping[int, Distribution] = field(default_factory=dict)
     """id of an Rtt -> its samples, likewise."""
+    events: Causes = field(default_factory=dict)
     kept: tuple[object, ...] = ()
     """The records themselves, so that no later one has the id of one of them."""
 
@@ -68,6 +70,7 @@ class Ledger:
         self._idle = idle_seconds
         self._books = Books(limits.max_flows)
         self._totals: dict[BackendKey, list[int]] = {}
+        self._events: dict[BackendKey, Causes] = {}
         self._flows: dict[BackendKey, Book] = {}
         self._series: dict[Series, _Baseline] = {}
         self._labels: dict[Series, dict[Pairs, Labels]] = {}
@@ -105,7 +108,20 @@ class Ledger:
                         index = word(kind, table.family)
                         total[index] += added[place.index]
                         total[index + 1] += added[place.index + 1]
+        self._credit_events(drain, books, now)
         self._books.expire(books.values(), now - self._idle)
+
+    def _credit_events(self, drain: Drain, books: Mapping[int, Book], now: float) -> None:
+        """A pod's total has those of flows too."""
+        for event in drain.events:
+            book = books.get(event.slot)
+            if book is None:
+                continue
+            cause = cause_of(event)
+            total = self._events[drain.owners[event.slot]]
+            total[cause] = total.get(cause, 0) + event.packets
+            if key := flow_key(event):
+                self._books.credit_event(book, cause, key, event.packets, now)
 
     def follow(
         self, series: Iterable[Series], now: float, kinds: Iterable[Kind] = Kind, gone: Collection[BackendKey] = ()
@@ -140,14 +156,17 @@ class Ledger:
         for lost in self._flows.keys() - backends:
             self._books.forget(self._flows[lost])
         self._totals = {key: self._totals.get(key, [0] * WORDS_PER_SLOT) for key in backends}
+        self._events = {key: self._events.get(key, {}) for key in backends}
         self._flows = {key: self._flows.get(key) or Book() for key in backends}
 
     def _begin(self, series: Series, now: float) -> _Baseline:
         counts = tuple(self._totals[series.backend])
+        events = dict(self._events[series.backend])
         if series.granularity is Granularity.POD:
-            return _Baseline(now, counts)
+            return _Baseline(now, counts, events=events)
         book = self._flows[series.backend]
-        flows = [flow for records in book.flows.values() for flow in records.values()]
+        places = (*book.flows.values(), *book.events.values())
+        flows = [flow for records in places for flow in records.values()]
         rtts = [rtt for records in book.rtts.values() for rtt in records.values()]
         rtts.extend(book.other_rtts.values())
         return _Baseline(
@@ -155,6 +174,7 @@ class Ledger:
             counts,
             {id(flow): tuple(flow.counts) for flow in flows},
             {id(rtt): rtt.freeze() for rtt in rtts},
+            events,
             (*flows, *rtts),
         )
 
@@ -171,6 +191,10 @@ class Ledger:
                         distributions.setdefault(metric.name, []).extend(made)
                     continue
                 found = points.setdefault(metric.name, [])
+                if isinstance(metric, EventCounter):
+                    if metric.kind in kinds:
+                        found.extend(self._event_points(series, baseline, metric))
+                    continue
                 for kind, extra in metric.kinds:
                     if kind not in kinds:
                         continue
@@ -211,6 +235,25 @@ class Ledger:
             value -= part
             yield Point(labels, part, max(flow.start, baseline.start), own)
         yield Point(labels, value, baseline.start, OTHER)
+
+    def _event_points(self, series: Series, baseline: _Baseline, metric: EventCounter) -> Iterator[Point]:
+        for cause, total in self._events[series.backend].items():
+            value = total - baseline.events.get(cause, 0)
+            if cause.kind is not metric.kind or not value:
+                continue
+            direction = ("direction", metric.directions[cause.direction])
+            extra = (("ipfamily", FAMILY_LABEL[cause.family]), direction, ("reason", cause.reason))
+            labels = self._labelled(series, extra)
+            if series.granularity is Granularity.POD:
+                yield Point(labels, value, baseline.start)
+                continue
+            flows = self._flows[series.backend].events.get(cause, {})
+            for flow, own in labelled(flows, cause.family):
+                if part := flow.counts[0] - baseline.flows.get(id(flow), _NOTHING)[0]:
+                    value -= part
+                    yield Point(labels, part, max(flow.start, baseline.start), own)
+            if value:
+                yield Point(labels, value, baseline.start, OTHER)
 
     def _counted(self, series: Series, family: IpFamily, place: Place) -> Iterator[tuple[Flow, Labels]]:
         """The flows that have counted packets there."""

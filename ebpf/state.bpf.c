@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Creates the shared maps; no programs. Every other object gets these maps before it loads. */
-#include "event.bpf.h"
+#include "failure.bpf.h"
 
 /* Keep the types in the object's BTF, where tests/bpf/test_layouts.py compares them with Python's. */
 const volatile enum kind kinds SEC(".rodata.types");
 const volatile enum family families SEC(".rodata.types");
 const volatile enum record records SEC(".rodata.types");
 const volatile enum direction directions SEC(".rodata.types");
+const volatile enum failure failures SEC(".rodata.types");
 const struct flow4 *const volatile flow4 SEC(".rodata.types");
 const struct flow6 *const volatile flow6 SEC(".rodata.types");
 const struct sample4 *const volatile sample4 SEC(".rodata.types");

@@ -130,9 +130,9 @@ static __noinline struct watched *watched_beyond(u32 index)
 
 /* Wants of a namespace among `kinds`, a set of COUNTED and PER_FLOW bits. One load tells most packets of other
  * namespaces, and those of pods that want none of it. */
-static __always_inline struct pod pod_of(struct net *net, u32 kinds)
+static __always_inline struct pod pod_of_number(u32 number, u32 kinds)
 {
-	u32 index = net->ns.inum - NETNS_FIRST;
+	u32 index = number - NETNS_FIRST;
 	struct watched *watched;
 
 	if (index < NETNS_NUMBERS) {
@@ -145,6 +145,11 @@ static __always_inline struct pod pod_of(struct net *net, u32 kinds)
 
 	u32 wants = watched->wants & kinds;
 	return (struct pod){wants, wants ? watched->slot & (SLOTS - 1) : 0};
+}
+
+static __always_inline struct pod pod_of(struct net *net, u32 kinds)
+{
+	return pod_of_number(net->ns.inum, kinds);
 }
 
 /* Index of this CPU's element, in the buffer that is written now, of a map with one element per CPU and buffer. */

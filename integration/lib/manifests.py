@@ -22,6 +22,7 @@ _KINDS = {
     "tcpRetrans": "tcp",
     "tcpRtt": "tcp",
     "tcpNewConnection": "tcp",
+    "tcpConnectFail": "tcp",
     "udpReceive": "udp",
     "udpSend": "udp",
 }

@@ -81,6 +81,7 @@ def test_struct_has_the_same_size_offsets_and_field_sizes(types, name):
         ("family", "FAMILY_", layouts.Family),
         ("record", "RECORD_", layouts.Record),
         ("direction", "", layouts.Direction),
+        ("failure", "FAILURE_", layouts.Failure),
     ],
 )
 def test_enum_has_the_same_values(types, name, prefix, mirror):

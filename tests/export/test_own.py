@@ -3,9 +3,10 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from dolphin_agent.export.own import OwnMetrics, Vitals
-from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, SERVICE_PORTS
+from dolphin_agent.probes.items import EVENT_COUNTERS, ITEMS, NETNS_EXIT, SERVICE_PORTS
 
-MOST = 40
+MOST = 64
+BY_KIND = {kind: item.name for item in ITEMS for kind in item.kinds}
 
 
 def everything():
@@ -16,7 +17,7 @@ def everything():
         lost={
             **{(item.name, "recursion_misses"): 1 for item in ITEMS},
             ("all", "no_partition"): 1,
-            ("tcpRtt", "table_full"): 1,
+            **{(name, "table_full"): 1 for name in ("tcpRtt", *(BY_KIND[kind] for kind in EVENT_COUNTERS))},
         },
         hooks=tuple(program.hook for probe in probes for program in probe.programs),
         watch_ages={"pods": 1.0, "monitorpolicies": 1.0},

@@ -76,6 +76,19 @@ class Record(enum.IntEnum):
     RTT = 3
 
 
+class Failure(enum.IntEnum):
+    """enum failure: why a connection came to nothing."""
+
+    REFUSED = 0
+    RESET = 1
+    TIMEOUT = 2
+    UNREACHABLE = 3
+    LOCAL = 4
+    ABORTED = 5
+    LISTEN_OVERFLOW = 6
+    COOKIE = 7
+
+
 class Watched(ctypes.Structure):
     """struct watched: what is to be done for a network namespace."""
 

@@ -88,6 +88,7 @@ ITEMS: Mapping[str, ItemOffer] = MappingProxyType(
         "tcpRetrans": ItemOffer("tcp", _BOTH),
         "tcpRtt": ItemOffer("tcp", (Granularity.FLOW,)),
         "tcpNewConnection": ItemOffer("tcp", (Granularity.POD,)),
+        "tcpConnectFail": ItemOffer("tcp", (Granularity.POD,)),
         "udpReceive": ItemOffer("udp", _BOTH),
         "udpSend": ItemOffer("udp", _BOTH),
     }

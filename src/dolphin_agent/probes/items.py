@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from dolphin_agent.bpf.layouts import Kind
+from dolphin_agent.bpf.layouts import Failure, Kind
 from dolphin_agent.policy.vocabulary import Granularity
 
 if TYPE_CHECKING:
@@ -180,6 +180,55 @@ UDP_FORWARD = Probe(
 UDP_NETIF = Probe("udp_receive", (Program("udp_netif", "tp_btf/netif_receive_skb", "(UDP)"),))
 UDP_DEV_QUEUE = Probe("udp_send", (Program("udp_dev_queue", "tp_btf/net_dev_queue", "(UDP)"),))
 
+CONNECT = Probe(
+    "connect_fail",
+    (
+        Program("connect_closed", "tp_btf/inet_sock_set_state", "(failed)"),
+        Program("tcp_v4_connect", "fexit/tcp_v4_connect"),
+        Program("tcp_v6_connect", "fexit/tcp_v6_connect"),
+    ),
+)
+CONNECT_STATE = Probe("connect_fail", (Program("connect_alone", "tp_btf/inet_sock_set_state", "(failed, alone)"),))
+HALF_OPEN = Probe(
+    "accept_fail",
+    (
+        Program("tcp_check_req", "fexit/tcp_check_req"),
+        Program("tcp_conn_request", "fentry/tcp_conn_request"),
+        Program("request_timer", "fexit/reqsk_timer_handler"),
+    ),
+)
+SYN_RECV = Probe(
+    "accept_fail",
+    (Program("syn_recv4", "fentry/tcp_v4_syn_recv_sock"), Program("syn_recv6", "fentry/tcp_v6_syn_recv_sock")),
+)
+ACK_OVERFLOW = Probe(
+    "accept_fail",
+    (
+        Program("ack_overflow", "fexit/tcp_check_req", "(overflow)"),
+        Program("cookie_overflow", "fentry/tcp_get_cookie_sock"),
+    ),
+)
+_LISTENER_CHECK = (
+    Program("cookie_v4_check", "fexit/cookie_v4_check"),
+    Program("cookie_v6_check", "fexit/cookie_v6_check"),
+)
+COOKIE_ARGUMENT = Probe(
+    "accept_fail",
+    (
+        *_LISTENER_CHECK,
+        Program("check4_cookie", "fexit/__cookie_v4_check", "(with cookie)"),
+        Program("check6_cookie", "fexit/__cookie_v6_check", "(with cookie)"),
+    ),
+)
+COOKIE = Probe(
+    "accept_fail",
+    (
+        *_LISTENER_CHECK,
+        Program("check4", "fexit/__cookie_v4_check"),
+        Program("check6", "fexit/__cookie_v6_check"),
+    ),
+)
+
 NETNS_EXIT = Probe("netns_exit", (Program("tcp_sk_exit", "fentry/tcp_sk_exit"),))
 """No item: guards the filter against reused namespace numbers while any pod is watched."""
 
@@ -225,6 +274,12 @@ def _retransmits(name: str) -> tuple[Counter, ...]:
 
 _QUEUE_ENTRY = (
     "devices stacked inside the pod count a packet once each, and packets dropped before the IP layer are included"
+)
+
+
+_USELESS_ACKS = (
+    "listen_overflow has acknowledgements as well that the kernel would not have taken even if there were room "
+    "in the queue"
 )
 
 
@@ -350,6 +405,37 @@ ITEMS: tuple[Item, ...] = (
                         (Kind.TCP_OPEN_OUTBOUND, (("direction", "outbound"),)),
                     ),
                     "{connection}",
+                ),
+            ),
+        },
+    ),
+    Item(
+        name="tcpConnectFail",
+        ladders=(
+            Ladder(
+                "",
+                (Kind.TCP_CONNECT_FAIL,),
+                (
+                    Rung((CONNECT, HALF_OPEN, SYN_RECV, COOKIE_ARGUMENT)),
+                    Rung((CONNECT, HALF_OPEN, SYN_RECV, COOKIE)),
+                    Rung((CONNECT, HALF_OPEN, ACK_OVERFLOW, COOKIE_ARGUMENT), inexact=_USELESS_ACKS),
+                    Rung((CONNECT, HALF_OPEN, ACK_OVERFLOW, COOKIE), inexact=_USELESS_ACKS),
+                    Rung(
+                        (CONNECT_STATE,),
+                        inexact="inbound connections are missing, and of those that failed before anything was sent "
+                        "(local) all but those that found no free port",
+                    ),
+                ),
+            ),
+        ),
+        metrics={
+            Granularity.POD: (
+                EventCounter(
+                    "dolphin_tcp_connect_failures_total",
+                    "TCP connections that the pod (outbound) or others (inbound) tried to open in vain, by reason.",
+                    Kind.TCP_CONNECT_FAIL,
+                    "{connection}",
+                    {failure: failure.name.lower() for failure in Failure},
                 ),
             ),
         },

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Connections that the pod tried to open and did not get, by what its program is told. */
+#include "failure.bpf.h"
+#include "kernel.bpf.h"
+
+/* errno.h: the same numbers on x86 and arm64 */
+#define ECONNABORTED 103
+#define ECONNRESET   104
+#define ETIMEDOUT    110
+#define ECONNREFUSED 111
+
+static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
+{
+#ifdef RDONLY_CAST
+	return rdonly_cast(sk, struct tcp_sock);
+#else
+	return bpf_skc_to_tcp_sock(sk);
+#endif
+}
+
+/* A router's answer, or that of the pod's own kernel for a neighbour that does not answer, has one of many errors. */
+static __always_inline enum failure failure_of(int error)
+{
+	switch (error) {
+	case ECONNREFUSED:
+		return FAILURE_REFUSED;
+	case ECONNRESET:
+		return FAILURE_RESET;
+	case ETIMEDOUT:
+		return FAILURE_TIMEOUT;
+	case 0:
+	case ECONNABORTED:
+		return FAILURE_ABORTED;
+	default:
+		return FAILURE_UNREACHABLE;
+	}
+}
+
+/* The kernel says why just before the socket is closed, and says nothing where the program itself gives up. `alone`:
+ * no other program counts what failed before anything was sent. */
+static __always_inline int closed(struct sock *sk, int old_state, int new_state, const bool alone)
+{
+	if (new_state != TCP_CLOSE || (old_state != TCP_SYN_SENT && old_state != TCP_SYN_RECV))
+		return 0;
+
+	struct pod pod = pod_of(sk->__sk_common.skc_net.net, FAILED);
+
+	/* MPTCP and SCTP have such states too. */
+	if (!pod.wants || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+
+	struct tcp_sock *tp = tcp_sock_of(sk);
+	if (!tp)
+		return 0;
+
+	enum failure failure = failure_of(sk->sk_err);
+	enum direction direction = OUTGOING;
+
+	if (old_state == TCP_SYN_RECV) {
+		/* TCP Fast Open's, or one whose SYN crossed the other end's. A child that is dropped as it is made has
+		 * no error. */
+		if (!sk->sk_err)
+			return 0;
+		if (tp->fastopen_rsk)
+			direction = INCOMING;
+	} else if (!sk->sk_err && !tp->segs_out) {
+		if (!alone)
+			return 0;
+		failure = FAILURE_LOCAL;
+	}
+	return failed(pod, family_of(&sk->__sk_common), direction, failure);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(connect_closed, struct sock *sk, int old_state, int new_state)
+{
+	return closed(sk, old_state, new_state, false);
+}
+
+/* For kernels that refuse fexit. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(connect_alone, struct sock *sk, int old_state, int new_state)
+{
+	return closed(sk, old_state, new_state, true);
+}
+
+static __always_inline int refused_here(struct sock *sk)
+{
+	struct pod pod = pod_of(sk->__sk_common.skc_net.net, FAILED);
+
+	return pod.wants ? failed(pod, family_of(&sk->__sk_common), OUTGOING, FAILURE_LOCAL) : 0;
+}
+
+/* Nothing was sent: no route, no port, no permission. An AF_INET6 socket comes here for IPv4, out of tcp_v6_connect. */
+SEC("fexit/tcp_v4_connect")
+int BPF_PROG(tcp_v4_connect, struct sock *sk, void *address, int length, int ret)
+{
+	return ret >= 0 || sk->__sk_common.skc_family == AF_INET6 ? 0 : refused_here(sk);
+}
+
+SEC("fexit/tcp_v6_connect")
+int BPF_PROG(tcp_v6_connect, struct sock *sk, void *address, int length, int ret)
+{
+	return ret >= 0 ? 0 : refused_here(sk);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

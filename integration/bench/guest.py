@@ -41,6 +41,8 @@ DATAGRAMS = 200
 """In a batch: four over each flow."""
 EXCHANGES = 200
 """In a batch."""
+CONNECTIONS = 50
+"""In a batch."""
 
 BULK = 256 << 10
 """Bytes of a batch: so few that most batches see no timer interrupt, and take the same to the instruction."""
@@ -55,6 +57,7 @@ IP_PER_POD = {"ipReceive": "pod", "ipSend": "pod"}
 IP_PER_FLOW = {"ipReceive": "flow", "ipSend": "flow"}
 UDP_PER_POD = {"udpReceive": "pod", "udpSend": "pod"}
 UDP_PER_FLOW = {"udpReceive": "flow", "udpSend": "flow"}
+FAILURES = {"tcpConnectFail": "pod"}
 RTT = {"tcpRtt": "flow"}
 TCP_PER_FLOW = {"tcpReceive": "flow", "tcpSend": "flow", "tcpRetrans": "flow", **RTT}
 ALL_ITEMS = {**IP_PER_FLOW, **TCP_PER_FLOW, "tcpNewConnection": "pod"}
@@ -168,6 +171,13 @@ def per_run(held: Programs, put: Callable[[], None]) -> dict[str, float]:
     }
 
 
+def per_event(held: Programs, put: Callable[[], None], events: int) -> float:
+    """Return the instructions of all programs together that a load of so many events takes for each."""
+    put()
+    batches = [_difference(held, put) for _ in range(BATCHES)]
+    return statistics.median(sum(runs.nanoseconds for runs in batch.values()) / events for batch in batches)
+
+
 def _difference(held: Programs, put: Callable[[], None]) -> dict[str, Runs]:
     before = held.read()
     put()
@@ -226,6 +236,19 @@ def measure_udp(bench: Bench, items: Mapping[str, str], title: str) -> None:
         _check(bench, watched, title, ran=ran)
 
 
+def measure_failures(bench: Bench) -> None:
+    """What all programs together take for a connection that is refused, and for one that is not, at both its ends."""
+    with watching(bench, FAILURES, bench.pods) as watched, programs.loaded() as held:
+        with watched.frozen(), load.listening(bench.pair) as listener:
+            for title, put in (
+                ("refused", partial(load.refused, bench.pair, CONNECTIONS)),
+                ("accepted", partial(load.accepted, bench.pair, listener, CONNECTIONS)),
+            ):
+                cost = per_event(held, put, CONNECTIONS)
+                bench.note(f"tcpConnectFail, connection {title}: all programs", cost)
+        _check(bench, watched, "tcpConnectFail", ran=True, pods=bench.pods[:1])
+
+
 def measure_rtt(bench: Bench, unwatched: float | None) -> None:
     """Round-trip times: segments that give a sample, and such that do not."""
     sampled = other = None
@@ -245,9 +268,11 @@ def measure_rtt(bench: Bench, unwatched: float | None) -> None:
     bench.note("RTT, not sampled: tcp_probe", other)
 
 
-def _check(bench: Bench, watched: Watching, title: str, *, ran: bool) -> None:
+def _check(
+    bench: Bench, watched: Watching, title: str, *, ran: bool, pods: Sequence[PodManifest] | None = None
+) -> None:
     # Programs that run but take none of the packets for a pod's would look cheap.
-    if ran and not watched.counts(bench.pods):
+    if ran and not watched.counts(pods or bench.pods):
         bench.measured.errors.append(f"{title}: programs run, but the agent exports nothing of the pods")
 
 
@@ -349,6 +374,7 @@ def run(bench: Bench) -> None:
         measure_rtt(bench, unwatched)
         measure_udp(bench, UDP_PER_POD, "pod, UDP")
         measure_udp(bench, UDP_PER_FLOW, "flow, UDP")
+        measure_failures(bench)
     measure_bulk(bench)
 
 

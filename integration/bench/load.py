@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ PIECE = 65536
 
 _FIRST_PORT = 40000
 _PORT = 7000
+_CLOSED = 9
 _FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
 
@@ -96,6 +98,31 @@ def connection(pair: Pair, family: Family = "ipv4") -> Iterator[Connection]:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield Connection(client, server)
+
+
+def refused(pair: Pair, count: int) -> None:
+    """Try to connect from A to B, where nobody listens."""
+    for _ in range(count):
+        with _socket(pair.a, "ipv4", socket.SOCK_STREAM) as client:
+            assert client.connect_ex((pair.b.ipv4, _CLOSED)) == errno.ECONNREFUSED
+
+
+@contextmanager
+def listening(pair: Pair) -> Iterator[socket.socket]:
+    """A socket of B's for `accepted`."""
+    with _socket(pair.b, "ipv4", socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((pair.b.ipv4, _PORT))
+        listener.listen()
+        yield listener
+
+
+def accepted(pair: Pair, listener: socket.socket, count: int) -> None:
+    """Connect from A to B, and close again, B first."""
+    for _ in range(count):
+        with _socket(pair.a, "ipv4", socket.SOCK_STREAM) as client:
+            client.connect((pair.b.ipv4, _PORT))
+            listener.accept()[0].close()
 
 
 def _socket(pod: Pod, family: Family, kind: socket.SocketKind) -> socket.socket:

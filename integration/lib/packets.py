@@ -58,6 +58,25 @@ def raw(client: Pod, server: Pod, family: Family, *, protocol: int, packet: byte
             sender.sendto(packet, (server.address(family), 0))
 
 
+def tcp(
+    client: Pod,
+    server: Pod,
+    family: Family,
+    *,
+    ports: tuple[int, int],
+    flags: int,
+    sequence: int,
+    acknowledgement: int = 0,
+) -> None:
+    """Send one TCP segment of no payload, from and to a port."""
+    kind = socket.AF_INET if family == "ipv4" else socket.AF_INET6
+    addresses = b"".join(socket.inet_pton(kind, pod.address(family)) for pod in (client, server))
+    header = struct.pack("!HHIIBBHHH", *ports, sequence, acknowledgement, 5 << 4, flags, 65535, 0, 0)
+    summed = checksum(addresses + struct.pack("!II", len(header), socket.IPPROTO_TCP) + header)
+    packet = header[:16] + struct.pack("!H", summed) + header[18:]
+    raw(client, server, family, protocol=socket.IPPROTO_TCP, packet=packet, count=1)
+
+
 class Watcher:
     """What a device saw while it was watched."""
 

@@ -19,7 +19,7 @@ from integration.lib import judge
 from integration.lib.agent import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from dolphin_agent.probes.engine import Drain, EngineStatus
     from dolphin_agent.snapshot.model import Distribution
@@ -28,9 +28,11 @@ _FOREVER = 3600.0
 
 
 class Watch:
-    """Every item of some pods, per pod and per flow."""
+    """Every item of some pods, or some, per pod and per flow."""
 
-    def __init__(self, netns: Mapping[str, int], engine: Limits, ledger: Limits) -> None:
+    def __init__(
+        self, netns: Mapping[str, int], engine: Limits, ledger: Limits, items: Collection[str] = ITEMS.keys()
+    ) -> None:
         """Begin to count namespaces, name -> number, as pods of the namespace `default`."""
         self._engine = Engine(engine)
         self._ledger = Ledger(ledger, _FOREVER)
@@ -38,7 +40,7 @@ class Watch:
             MonitorPolicy(
                 NAMESPACE,
                 granularity.value,
-                monitor=FrozenMap({name: granularity for name, of in ITEMS.items() if granularity in of.granularities}),
+                monitor=FrozenMap({name: granularity for name in items if granularity in ITEMS[name].granularities}),
             )
             for granularity in Granularity
         ]
@@ -94,10 +96,15 @@ class Watch:
 
 
 @contextmanager
-def watching(netns: Mapping[str, int], engine: Limits | None = None, ledger: Limits | None = None) -> Iterator[Watch]:
+def watching(
+    netns: Mapping[str, int],
+    engine: Limits | None = None,
+    ledger: Limits | None = None,
+    items: Collection[str] = ITEMS.keys(),
+) -> Iterator[Watch]:
     """Watch for the length of a block; `ledger` has the limits of the engine unless it is given its own."""
     engine = engine or Limits()
-    watch = Watch(netns, engine, ledger or engine)
+    watch = Watch(netns, engine, ledger or engine, items)
     try:
         yield watch
     finally:

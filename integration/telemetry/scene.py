@@ -192,6 +192,7 @@ def _talk(pods: Pair, count: int, exchanges: int = 1) -> tuple[dict[str, int], l
     for family in FAMILIES:
         times[family] = traffic.exchanges(pods.a, pods.b, family, count=exchanges, port=LONG)
         traffic.connections(pods.a, pods.b, family, count=count // 4 + 1)
+        traffic.refused(pods.a, pods.b, family, count=count // 4 + 1)
         arrived[family] = traffic.datagrams(pods.a, pods.b, family, count=count, size=300)
     return arrived, times["ipv4"]
 

@@ -56,7 +56,8 @@ def test_every_query_answers(target: Target, scene: Scene) -> None:
 def test_variables_offer_what_there_is(name: str, scene: Scene) -> None:
     """Namespaces out of the pods' names; the pods of a namespace; the tasks of a pod."""
     dashboard = grafana.dashboards()[name]
-    found = grafana.options(scene.classic, dashboard, {"namespace": ["default"], "pod": [SERVER]})
+    pod = CLIENT if name == "connections" else SERVER
+    found = grafana.options(scene.classic, dashboard, {"namespace": ["default"], "pod": [pod]})
     assert all(found.values()), found
     if name in ("pods", "flows"):
         tasks = ["kube-system/again", "kube-system/flow", "kube-system/pod"] if name == "pods" else ["kube-system/flow"]
@@ -129,6 +130,14 @@ def test_connections_are_the_kernels(scene: Scene) -> None:
     opened = scene.of(CLIENT, grafana.target("pods", panel, 1)) * scene.window
     assert accepted == pytest.approx(scene.server.passive_opens, rel=EXTRAPOLATED)
     assert opened == pytest.approx(scene.client.active_opens, rel=EXTRAPOLATED)
+
+
+def test_failed_attempts_are_the_kernels(scene: Scene) -> None:
+    """Of a client: refused ones."""
+    found = scene.ask(grafana.target("connections", "Which attempts"))
+    ((labels, rate),) = [one for one in found if one[0]["pod"] == CLIENT]
+    assert (labels["direction"], labels["reason"]) == ("outbound", "refused")
+    assert rate * scene.window == pytest.approx(scene.client["Tcp.AttemptFails"], rel=EXTRAPOLATED)
 
 
 def test_loss_is_what_did_not_arrive(scene: Scene) -> None:

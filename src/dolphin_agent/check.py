@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from dolphin_agent.probes.items import Probe
 
 
+WIDEST = 110
+"""Characters that a column is aligned to: a rung of a dozen hooks takes its own line out, not all the others."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One rung of one item on this kernel."""
@@ -76,7 +80,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as text, columns aligned."""
     header = Row("ITEM", "HOOK", "VERDICT", "REASON")
     cells = [(row.item, row.hooks, row.verdict, row.reason) for row in (header, *rows)]
-    widths = [max(len(cell[column]) for cell in cells) for column in range(3)]
+    widths = [min(WIDEST, max(len(cell[column]) for cell in cells)) for column in range(3)]
     return "\n".join(
         "  ".join([*(cell[column].ljust(widths[column]) for column in range(3)), cell[3]]).rstrip() for cell in cells
     )

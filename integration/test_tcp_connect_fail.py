@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dolphin_agent.errors import BpfError
+from dolphin_agent.probes import ladder
 from integration.lib import links, packets, traffic
 from integration.lib.counters import FAMILIES, Counters
 from integration.lib.topology import joined_pair
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from dolphin_agent.bpf.tables import Tables
+    from dolphin_agent.probes.items import Probe
+    from dolphin_agent.probes.ladder import Attached
     from integration.lib.agent import Samples
     from integration.lib.counters import Family
     from integration.lib.topology import Pair, Pod
@@ -420,6 +425,11 @@ def overflows(pod: Pod, before: Counters) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_listen_overflow_at_the_last_acknowledgement(pods: Pair, watch: Watch, family: Family, cookies: int) -> None:
     """SYNs found room for requests, and their acknowledgements none in the accept queue."""
+    overflow_at_the_last_acknowledgement(pods, watch, family, cookies)
+
+
+def overflow_at_the_last_acknowledgement(pods: Pair, watch: Watch, family: Family, cookies: int) -> None:
+    """With SYN cookies (2) or without (0)."""
     with (
         setting(pods.b, "ipv4/tcp_syncookies", cookies),
         counted(watch, pods) as outcome,
@@ -459,6 +469,53 @@ def test_cookie(pods: Pair, watch: Watch, family: Family) -> None:
     assert outcome.b.kernel["TcpExt.SyncookiesRecv"] == 3
 
 
+def refuse(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Have the kernel refuse every hook that has one of these words in it."""
+    attach = ladder.attach
+
+    def refusing(probe: Probe, tables: Tables) -> Attached:
+        if any(word in probe.hooks for word in words):
+            raise BpfError("attach: Operation not supported by this kernel", errno=errno.EOPNOTSUPP)
+        return attach(probe, tables)
+
+    monkeypatch.setattr(ladder, "attach", refusing)
+
+
+@pytest.mark.parametrize("cookies", [0, 2])
+def test_overflow_where_the_last_acknowledgement_has_no_hook(
+    pods: Pair, monkeypatch: pytest.MonkeyPatch, cookies: int
+) -> None:
+    """Some kernels' functions there have more arguments than they can pass on; every other reason is as before."""
+    refuse(monkeypatch, "syn_recv_sock")
+    with watched(pods) as watch:
+        (choice,) = watch.status.choices
+        assert choice.rung
+        assert "would not have taken" in choice.rung.inexact
+        for family in FAMILIES:
+            overflow_at_the_last_acknowledgement(pods, watch, family, cookies)
+
+
+def test_without_fentry_the_outbound_ones_remain(pods: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent in vain, and what found no free port; nothing of what others tried."""
+    refuse(monkeypatch, "fexit", "fentry")
+    with watched(pods) as watch:
+        (choice,) = watch.status.choices
+        assert choice.rung
+        assert "inbound connections are missing" in choice.rung.inexact
+        with counted(watch, pods) as outcome:
+            attempts(pods.a, "ipv4", (pods.b.ipv4, CLOSED), how="polled")
+            attempts(pods.a, "ipv4", (ELSEWHERE["ipv4"], CLOSED), how="polled")
+        assert outcome.a.failed == {("ipv4", "outbound", "refused"): COUNT}
+        with (
+            setting(pods.a, "ipv4/ip_local_port_range", "40000\t40001"),
+            listening(pods.b, "ipv4", backlog=8),
+            counted(watch, pods) as outcome,
+            opening(pods.a, pods.b, "ipv4", 2),
+        ):
+            attempts(pods.a, "ipv4", (pods.b.ipv4, PORT), how="polled")
+        assert outcome.a.failed == {("ipv4", "outbound", "local"): COUNT}
+
+
 def test_pods_that_nobody_asks_for_cost_nothing(pods: Pair) -> None:
     """Neither of two others is counted."""
     with watching({"a": pods.a.netns.inum}, items=["tcpConnectFail"]) as watch:
@@ -470,12 +527,12 @@ def test_pods_that_nobody_asks_for_cost_nothing(pods: Pair) -> None:
 def test_many_at_once(pods: Pair, watch: Watch) -> None:
     """Every CPU counts the same event."""
 
-    def refuse() -> None:
+    def many() -> None:
         for _ in range(20):
             attempts(pods.a, "ipv4", (pods.b.ipv4, CLOSED), how="polled")
 
     with counted(watch, pods) as outcome:
-        at_once(refuse, 4)
+        at_once(many, 4)
     assert outcome.a.failed == {("ipv4", "outbound", "refused"): 4 * 20 * COUNT}
 
 

@@ -14,5 +14,6 @@ const struct sample4 *const volatile sample4 SEC(".rodata.types");
 const struct sample6 *const volatile sample6 SEC(".rodata.types");
 const struct flow_table *const volatile flow_table SEC(".rodata.types");
 const struct event *const volatile event SEC(".rodata.types");
+const struct events *const volatile events SEC(".rodata.types");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -14,8 +14,8 @@
 #define FLOW_EVENTS 3072 /* beyond, only entries of pods are new: a flood of flows never costs a pod's total */
 #define IS_FLOW     1    /* in flow[0] */
 
-/* A key: every byte counts, also those that a compiler would leave between the members. All zeros from `flow` on, and
- * no protocol: the pod's. Else flow[0] is IS_FLOW with ports << 32, and the addresses follow as in the key of
+/* What happened: every byte counts, also those that a compiler would leave between the members. All zeros from `flow`
+ * on, and no protocol: to the pod. Else flow[0] is IS_FLOW with ports << 32, and the addresses follow as in the key of
  * flow.bpf.h. */
 struct event {
 	u32 slot;
@@ -24,37 +24,85 @@ struct event {
 	u64 flow[IPV6_KEY];
 };
 
+/* How often it did. The key is a sum over it, as the kernel takes as long to hash the whole as for all the rest. */
+struct events {
+	struct event event;
+	u64 packets;
+};
+
 #define EVENT_TABLE(name)                                                                                              \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_HASH);                                                                       \
 		__uint(max_entries, EVENTS);                                                                           \
-		__type(key, struct event);                                                                             \
-		__type(value, u64);                                                                                    \
+		__type(key, u64);                                                                                      \
+		__type(value, struct events);                                                                          \
 	} name SEC(".maps")
 
 EVENT_TABLE(events0);
 EVENT_TABLE(events1);
 
+/* Differences in a word's upper bits alone must not stay there. */
+static __always_inline u64 folded(u64 word)
+{
+	return word ^ word >> 32;
+}
+
+/* Two events may have the same only by chance: the factors are random, so that no pod can aim at it. */
+static __always_inline u64 digest_of(const struct event *event)
+{
+	const volatile u64 *factors = flow_config.factors;
+	const u64 *words = (const void *)event;
+	u64 sum = (folded(words[0]) * factors[0] ^ words[1]) * factors[1];
+
+	if (event->flow[0])
+		sum += folded(event->flow[0]) * factors[0] + folded(event->flow[1]) * factors[1] +
+		       folded(event->flow[2]) * factors[2] + folded(event->flow[3]) * factors[3] +
+		       folded(event->flow[4]) * factors[4];
+	return sum;
+}
+
+static __always_inline bool same_event(const struct event *one, const struct event *other)
+{
+	const u64 *a = (const void *)one, *b = (const void *)other;
+
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5] &&
+	       a[6] == b[6];
+}
+
+/* Apart for each map, so that the kernel calls what it knows then. */
+static __always_inline struct events *events_of(u32 active, const u64 *key)
+{
+	if (active) {
+		barrier();
+		return bpf_map_lookup_elem(&events1, key);
+	}
+	return bpf_map_lookup_elem(&events0, key);
+}
+
 /* Adds to an entry, which is a new one only where there are fewer than `limit`; false: there was no room. */
 static __noinline bool add_event(const struct event *event, u64 packets, u32 limit)
 {
 	u32 active = *(volatile u32 *)&state.active & (CPU_PARTITIONS - 1);
-	void *map = active ? (void *)&events1 : (void *)&events0;
-	u64 *found = bpf_map_lookup_elem(map, event);
+	u64 key = digest_of(event);
+	struct events *found = events_of(active, &key);
 
 	if (!found) {
 		if (state.events[active] >= limit)
 			return false;
-		if (!bpf_map_update_elem(map, event, &packets, BPF_NOEXIST)) {
+
+		struct events first = {*event, packets};
+		void *map = active ? (void *)&events1 : (void *)&events0;
+
+		if (!bpf_map_update_elem(map, &key, &first, BPF_NOEXIST)) {
 			__sync_fetch_and_add(&state.events[active], 1);
 			return true;
 		}
 		/* Another CPU was quicker, or there is no room. */
-		found = bpf_map_lookup_elem(map, event);
-		if (!found)
-			return false;
+		found = events_of(active, &key);
 	}
-	__sync_fetch_and_add(found, packets);
+	if (!found || !same_event(&found->event, event))
+		return false;
+	__sync_fetch_and_add(&found->packets, packets);
 	return true;
 }
 

@@ -27,6 +27,7 @@ MIRRORS = {
     "sample4": layouts.Sample4,
     "sample6": layouts.Sample6,
     "event": layouts.Event,
+    "events": layouts.Events,
 }
 
 
@@ -100,11 +101,11 @@ def test_kinds_fit_their_word():
 
 
 def test_drained_events_are_unpacked_as_they_are_laid_out():
-    """struct.unpack takes no byte more or less than the key of a table of events has."""
-    assert struct.calcsize(FORMAT) == ctypes.sizeof(layouts.Event)
-    event = layouts.Event(7, 10, 1, 1, 6, 1 << 40, (1, 2, 3, 4, 5))
-    slot, kind, family, direction, protocol, reason, flow = struct.unpack(FORMAT, bytes(event))
-    assert (slot, kind, family, direction, protocol, reason) == (7, 10, 1, 1, 6, 1 << 40)
+    """struct.unpack takes no byte more or less than the value of a table of events has."""
+    assert struct.calcsize(FORMAT) == ctypes.sizeof(layouts.Events)
+    events = layouts.Events(layouts.Event(7, 10, 1, 1, 6, 1 << 40, (1, 2, 3, 4, 5)), 1 << 50)
+    slot, kind, family, direction, protocol, reason, flow, packets = struct.unpack(FORMAT, bytes(events))
+    assert (slot, kind, family, direction, protocol, reason, packets) == (7, 10, 1, 1, 6, 1 << 40, 1 << 50)
     assert struct.unpack("<5Q", flow) == (1, 2, 3, 4, 5)
 
 

@@ -7,16 +7,16 @@ from struct import iter_unpack
 from typing import TYPE_CHECKING, NamedTuple
 
 from dolphin_agent.bpf import libbpf
-from dolphin_agent.bpf.layouts import Event
+from dolphin_agent.bpf.layouts import Events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAPS = ("events0", "events1")
 """In the order of the buffers."""
-FORMAT = "<IBBBBQ40s"
-"""Of a key, for struct.unpack."""
-_ELEMENT = 48 + ctypes.sizeof(Event) + ctypes.sizeof(ctypes.c_uint64)
+FORMAT = "<IBBBBQ40sQ"
+"""Of a value, for struct.unpack."""
+_ELEMENT = 48 + ctypes.sizeof(ctypes.c_uint64) + ctypes.sizeof(Events)
 """The kernel's struct htab_elem, then key and value."""
 _BUCKET = 16
 
@@ -46,18 +46,17 @@ class EventMaps:
     def __init__(self, fds: Sequence[int], entries: int) -> None:
         self._lib = libbpf.load()
         self._fds = fds
-        self._keys = (Event * entries)()
-        self._packets = (ctypes.c_uint64 * entries)()
+        self._keys = (ctypes.c_uint64 * entries)()
+        self._values = (Events * entries)()
 
     def drain(self, buffer: int) -> Iterator[Drained]:
         """Takes all entries of a buffer that no program writes any more, so that it is empty afterwards."""
         reached, start, ended = ctypes.c_uint32(), None, False
         while not ended:
             count = ctypes.c_uint32(len(self._keys))
-            arguments = self._fds[buffer], start, ctypes.byref(reached), self._keys, self._packets
+            arguments = self._fds[buffer], start, ctypes.byref(reached), self._keys, self._values
             # What was taken is right also where there was no more.
             ended = self._lib.map_take_batch(*arguments, ctypes.byref(count), None) is None
-            keys = memoryview(self._keys).cast("B")[: count.value * ctypes.sizeof(Event)]
-            for key, packets in zip(iter_unpack(FORMAT, keys), self._packets, strict=False):
-                yield Drained._make((*key, packets))
+            values = memoryview(self._values).cast("B")[: count.value * ctypes.sizeof(Events)]
+            yield from map(Drained._make, iter_unpack(FORMAT, values))
             start = ctypes.byref(reached)

@@ -195,7 +195,7 @@ class Sample6(ctypes.Structure):
 
 
 class Event(ctypes.Structure):
-    """struct event: a key of events0 and events1."""
+    """struct event: what happened, in a value of events0 and events1."""
 
     _fields_ = (
         ("slot", ctypes.c_uint32),
@@ -206,3 +206,9 @@ class Event(ctypes.Structure):
         ("reason", ctypes.c_uint64),
         ("flow", ctypes.c_uint64 * IPV6_KEY),
     )
+
+
+class Events(ctypes.Structure):
+    """struct events: a value of events0 and events1."""
+
+    _fields_ = (("event", Event), ("packets", ctypes.c_uint64))

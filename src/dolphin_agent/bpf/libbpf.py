@@ -41,6 +41,16 @@ class BpfLink(ctypes.Structure):
     """struct bpf_link, opaque."""
 
 
+class Btf(ctypes.Structure):
+    """struct btf, opaque."""
+
+
+class BtfType(ctypes.Structure):
+    """struct btf_type (linux/btf.h); what it has follows."""
+
+    _fields_ = (("name_off", c_uint32), ("info", c_uint32), ("size", c_uint32))
+
+
 class Opts(ctypes.Structure):
     """Base of the `*_opts` structs: libbpf learns from `sz` which fields the caller knows; the rest counts as zero."""
 
@@ -172,6 +182,8 @@ class Libbpf:
         self.program_set_autoload = c("bpf_program__set_autoload", c_int, [prog, c_bool], negative_errno)
         self.program_fd = c("bpf_program__fd", c_int, [prog], negative_errno)
         self.program_attach = c("bpf_program__attach", link, [prog], null_errno)
+        self.link_fd = c("bpf_link__fd", c_int, [link], negative_errno)
+        self.iter_create = c("bpf_iter_create", c_int, [c_int], negative_errno)
         self.link_destroy = c("bpf_link__destroy", c_int, [link], negative_errno)
 
         self.map_name = c("bpf_map__name", c_char_p, [mp], null_errno)
@@ -191,6 +203,12 @@ class Libbpf:
         self.map_delete = c("bpf_map_delete_elem", c_int, [c_int, c_void_p], negative_errno)
         batch_args = [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p]
         self.map_take_batch = c("bpf_map_lookup_and_delete_batch", c_int, batch_args, absent_errno)
+        btf = POINTER(Btf)
+        self.btf_parse = c("btf__parse", btf, [c_char_p, c_void_p], null_errno)
+        self.btf_find = c("btf__find_by_name_kind", c_int, [btf, c_char_p, c_uint32], absent_errno)
+        self.btf_type = c("btf__type_by_id", POINTER(BtfType), [btf, c_uint32], null_errno)
+        self.btf_name = c("btf__name_by_offset", c_char_p, [btf, c_uint32], null_errno)
+        self.btf_free = c("btf__free", None, [btf])
         info_args = [c_int, c_void_p, POINTER(c_uint32)]
         self.obj_get_info = c("bpf_obj_get_info_by_fd", c_int, info_args, negative_errno)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dolphin_agent.bpf import kernel, libbpf, log
@@ -12,7 +14,6 @@ from dolphin_agent.errors import BpfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
     from typing import Any
 
 
@@ -21,6 +22,11 @@ ARRAY = 2
 
 LOG_TAIL = 12
 """Lines of libbpf's and the verifier's log kept in an error: the refused instruction and its reason are last."""
+
+
+def objects_directory() -> Path:
+    """Where the package keeps its BPF objects."""
+    return Path(str(files("dolphin_agent.bpf") / "objects"))
 
 
 class Object:
@@ -77,6 +83,16 @@ class Object:
         with _explained("attach"):
             self._links.append(self._lib.program_attach(handle))
         return Program(program, self._lib.program_fd(handle))
+
+    def read(self, program: str) -> str:
+        """Runs a loaded iterator once, and returns what it printed."""
+        handle = self._programs()[program]
+        with _explained("attach"):
+            link = self._lib.program_attach(handle)
+            self._links.append(link)
+            descriptor = self._lib.iter_create(self._lib.link_fd(link))
+        with open(descriptor, encoding="utf-8") as printed:  # noqa: PTH123 - there is no path
+            return printed.read()
 
     def close(self) -> None:
         """Detaches in reverse order and frees everything; twice is harmless."""

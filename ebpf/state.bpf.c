@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Creates the shared maps; no programs. Every other object gets these maps before it loads. */
+#include "address.bpf.h"
 #include "failure.bpf.h"
 
 /* Keep the types in the object's BTF, where tests/bpf/test_layouts.py compares them with Python's. */

@@ -13,8 +13,9 @@ from dolphin_agent.probes.items import ITEMS
 from integration.lib import bpf
 from integration.lib.agent import Agent, running
 from integration.lib.counters import FAMILIES
+from integration.lib.drops import Watch
 from integration.lib.manifests import Manifests, PodManifest
-from integration.lib.topology import Pair, joined_pair, routed_pair
+from integration.lib.topology import Pair, joined_pair, node_pair, routed_pair
 from integration.lib.wait import wait_until
 from integration.scenarios import GRANULARITIES, MODES, Bench
 from integration.vm.boot import OUT_VARIABLE
@@ -28,6 +29,7 @@ _DETACH_DEADLINE = 10
 
 
 BENCH_PORT = 10002
+DROP_PORT = 10021
 """Beside the port of `start_agent`'s."""
 
 
@@ -103,6 +105,21 @@ def bench(guest: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
                 what="both pods have series",
             )
         yield Bench(pair, agents)
+
+
+@pytest.fixture(scope="session")
+def drop_watch(guest: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:  # noqa: ARG001
+    """Two pods that the node routes between, and an agent that counts what is dropped, per pod and per flow."""
+    with node_pair("drop") as pair:
+        root = tmp_path_factory.mktemp("drops")
+        manifests = Manifests(root)
+        for granularity in GRANULARITIES:
+            manifests.write_policy(granularity, ["ipDrop", "tcpDrop"], granularity=granularity)
+        ends = (pair.a, pair.b)
+        manifests.write_pods(*(PodManifest(e.netns.name, e.netns.path, ips=(e.ipv4, e.ipv6)) for e in ends))
+        with running(manifests, root, port=DROP_PORT) as agent:
+            agent.wait_ready()
+            yield Watch(agent, pair)
 
 
 def shows_both_pods(agent: Agent) -> bool:

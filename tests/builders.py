@@ -22,9 +22,9 @@ def policy(name="p", items=("ipReceive",), select=None, pod_labels=(), granulari
     )
 
 
-def backend(name="web", netns=4026532000, labels=None, incarnation=0):
+def backend(name="web", netns=4026532000, labels=None, incarnation=0, ips=()):
     """A pod in namespace `default`."""
-    pod = Pod("default", name, f"uid-{name}", FrozenMap(labels or {}), f"/run/netns/{name}")
+    pod = Pod("default", name, f"uid-{name}", FrozenMap(labels or {}), f"/run/netns/{name}", ips=ips)
     return Backend(pod, netns, incarnation)
 
 

@@ -22,6 +22,7 @@
 #define IPPROTO_ROUTING  43
 #define IPPROTO_FRAGMENT 44
 #define IPPROTO_DSTOPTS  60
+#define IPPROTO_ICMPV6   58
 #endif
 #define IPPROTO_UDP_LITE 136
 

@@ -70,6 +70,7 @@ struct agent_state {
 	u64 no_sample;                         /* RTT samples that found their table full or in use: lost, likewise */
 	u64 no_event[ALL_KINDS];               /* events that found their table full: lost, likewise */
 	u32 events[CPU_PARTITIONS];            /* entries of events0 and events1; set to 0 by user space */
+	u32 node;                              /* number of the node's own namespace; 0: not known */
 	u64 services[PORT_WORDS];              /* ports that some service listens on; `services` has the addresses */
 	struct watched watched[NETNS_NUMBERS]; /* by namespace number - NETNS_FIRST */
 };
@@ -128,8 +129,8 @@ static __noinline struct watched *watched_beyond(u32 index)
 	return bpf_map_lookup_elem(&watched_overflow, &number);
 }
 
-/* Wants of a namespace among `kinds`, a set of COUNTED and PER_FLOW bits. One load tells most packets of other
- * namespaces, and those of pods that want none of it. */
+/* Wants of a namespace, by its number, among `kinds`, a set of COUNTED and PER_FLOW bits. One load tells most packets
+ * of other namespaces, and those of pods that want none of it. */
 static __always_inline struct pod pod_of_number(u32 number, u32 kinds)
 {
 	u32 index = number - NETNS_FIRST;

@@ -17,9 +17,11 @@ POLICY_NAMESPACE = "kube-system"
 _KINDS = {
     "ipReceive": "ip",
     "ipSend": "ip",
+    "ipDrop": "ip",
     "tcpReceive": "tcp",
     "tcpSend": "tcp",
     "tcpRetrans": "tcp",
+    "tcpDrop": "tcp",
     "tcpRtt": "tcp",
     "tcpNewConnection": "tcp",
     "tcpConnectFail": "tcp",

@@ -65,6 +65,17 @@ class Netns:
         with self.entered():
             (Path("/proc/sys/net") / name).write_text(f"{value}\n")
 
+    @contextmanager
+    def setting(self, name: str, value: object) -> Iterator[None]:
+        """Change a kernel setting below net for the length of a block; raises OSError."""
+        with self.entered():
+            before = (Path("/proc/sys/net") / name).read_text().strip()
+        self.sysctl(name, value)
+        try:
+            yield
+        finally:
+            self.sysctl(name, before)
+
     def run(self, argv: Sequence[str], *, timeout: float = _COMMAND_TIMEOUT, check: bool = True) -> str:
         """Run a command in the namespace and return its standard output.
 
@@ -90,6 +101,19 @@ class Netns:
     def _command(self, argv: Sequence[str]) -> list[str]:
         # nsenter becomes the command: its process id is the command's.
         return ["nsenter", f"--net={self.path}", "--", *argv]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeNetns(Netns):
+    """That of the machine, or of the guest."""
+
+    @property
+    def path(self) -> Path:
+        """Of the first process."""
+        return Path("/proc/1/ns/net")
+
+
+NODE = NodeNetns("node")
 
 
 def _set_namespace(descriptor: int) -> None:

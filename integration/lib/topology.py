@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.lib import counters, wait
-from integration.lib.netns import Netns, new_netns
+from integration.lib.netns import NODE, Netns, new_netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +128,32 @@ def routed_pair(prefix: str = "routed") -> Iterator[Pair]:
                 routes.route("add", dst="default", gateway=gateway.ipv6)
         wait_quiet(a, b, to_a, to_b)
         yield Pair(a, b, router)
+
+
+@contextmanager
+def node_pair(prefix: str = "local") -> Iterator[Pair]:
+    """Two pods in different networks as a plugin that routes joins them: the node is the router between them.
+
+    Their namespaces are `<prefix>-a` and `<prefix>-b`, the node's devices `to-<prefix>-a` and `to-<prefix>-b`.
+    """
+    with ExitStack() as stack:
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            stack.enter_context(NODE.setting(name, 1))
+        for setting, value in _SYSCTLS.items():
+            stack.enter_context(NODE.setting(setting.format("default"), value))
+        a = _end(stack, f"{prefix}-a", "10.8.3.2", "fd08:3::2")
+        b = _end(stack, f"{prefix}-b", "10.8.4.2", "fd08:4::2")
+        to_a = Pod(NODE, f"to-{prefix}-a", "10.8.3.1", "fd08:3::1")
+        to_b = Pod(NODE, f"to-{prefix}-b", "10.8.4.1", "fd08:4::1")
+        for pod, gateway in ((a, to_a), (b, to_b)):
+            _join(pod, gateway)
+            # A namespace takes its devices with it, but later.
+            stack.callback(NODE.run, ["ip", "link", "delete", gateway.device])
+            with pod.netns.routes() as routes:
+                routes.route("add", dst="default", gateway=gateway.ipv4)
+                routes.route("add", dst="default", gateway=gateway.ipv6)
+        wait_quiet(a, b, to_a, to_b)
+        yield Pair(a, b, NODE)
 
 
 def _end(stack: ExitStack, name: str, ipv4: str, ipv6: str, device: str = "eth0") -> Pod:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from integration.lib.topology import Pod
 
 # <linux/udp.h>; Python names neither.
-_UDP_SEGMENT = 103
+UDP_SEGMENT = 103
 _UDP_GRO = 104
 _LONGEST = 65536
 _LITTLE_ROOM = 4096
@@ -49,7 +49,7 @@ def segmented(
         receiver.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, merge)
         receiver.bind((server.address(family), port))
         receiver.settimeout(_LOSS_TIMEOUT)
-        sender.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, segment)
+        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
         return sum(_sent_and_received(sender, receiver, (server.address(family), port), size) for _ in range(count))
 
 

@@ -279,7 +279,8 @@ class Agent:
         self._health_plan = plan_checks(desired.policies, desired.pods)
         self._prober.follow(self._health_plan.checks)
         backends = self._living(desired)
-        self._plan = make_plan(desired.policies, backends, fold_ports=self._config.flow_ports == "service")
+        fold_ports = self._config.flow_ports == "service"
+        self._plan = make_plan(desired.policies, backends, fold_ports=fold_ports, node=desired.node)
         self._drain()
         self._engine.apply(self._plan)
         status = self._engine.status

@@ -7,16 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dolphin_agent import capabilities
-from dolphin_agent.bpf import kernel
+from dolphin_agent.bpf import drops, kernel, symbols
 from dolphin_agent.bpf.flow_tables import Limits
 from dolphin_agent.bpf.memory import MIB
+from dolphin_agent.bpf.object import objects_directory
 from dolphin_agent.bpf.tables import Tables
 from dolphin_agent.errors import BpfError, ProbeError
 from dolphin_agent.health.arping import open_arp
 from dolphin_agent.health.ping import REPLY, open_icmp
 from dolphin_agent.policy.vocabulary import IPFamily
 from dolphin_agent.probes import ladder
-from dolphin_agent.probes.engine import objects_directory
 from dolphin_agent.probes.items import ITEMS, NETNS_EXIT, SERVICE_PORTS, Rung
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def check() -> tuple[list[Row], bool]:
             rows.append(Row(name, hooks, verdict, reason or _quality(rung)))
     guard = reasons[NETNS_EXIT]
     rows.append(Row("(namespace guard)", NETNS_EXIT.hooks, "refused" if guard else "used", guard))
+    rows.append(_functions_row())
     flows4, flows6 = tables.entries["flows4"], tables.entries["flows6"]
     room = f"{flows4} IPv4 and {flows6} IPv6 entries per CPU; {size} of kernel memory in all, with any policy"
     rows.append(Row("(flow tables)", f"--max-flows {limits.max_flows}", "fits", room))
@@ -97,6 +98,16 @@ def _try_all(tables: Tables) -> Iterator[tuple[Probe, str]]:
             yield probe, str(fault)
         else:
             yield probe, ""
+
+
+def _functions_row() -> Row:
+    """Whether the kernel tells the function that drops a packet without a reason; nothing else needs it."""
+    try:
+        symbols.resolve([])
+    except BpfError as fault:
+        reason = f"{fault}; a drop without a reason has the reason `{drops.UNKNOWN}`"
+        return Row("(functions that drop)", symbols.HOOK, "refused", reason)
+    return Row("(functions that drop)", symbols.HOOK, "used", "")
 
 
 def _pods_row() -> Row:

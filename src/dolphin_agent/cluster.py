@@ -98,5 +98,6 @@ class Cluster(Source):
             rejected,
             unmonitored,
             tuple(pods.objects.values()),
+            self._resolver.own if self._resolver else 0,
             looked,
         )

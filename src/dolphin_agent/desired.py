@@ -30,5 +30,7 @@ class Desired:
     """Pods that are none, and why."""
     pods: tuple[Pod, ...] = ()
     """All pods of the node, whether or not they are backends: health checks need addresses alone."""
+    node: int = 0
+    """Number of the node's own network namespace; 0: not known."""
     looked: float = field(default=0.0, compare=False)
     """Monotonic seconds: the backends' namespaces were theirs at this time or later."""

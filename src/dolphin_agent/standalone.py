@@ -41,5 +41,6 @@ class Standalone(Source):
             tuple(str(problem) for problem in problems),
             unmonitored=unmonitored,
             pods=self._pods.pods,
+            node=self._resolver.own,
             looked=looked,
         )

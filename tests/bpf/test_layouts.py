@@ -28,6 +28,7 @@ MIRRORS = {
     "sample6": layouts.Sample6,
     "event": layouts.Event,
     "events": layouts.Events,
+    "address": layouts.Address,
 }
 
 

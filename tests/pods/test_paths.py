@@ -6,7 +6,6 @@ import pytest
 
 from dolphin_agent.frozen import FrozenMap
 from dolphin_agent.pods.model import Pod
-from dolphin_agent.pods.netns import NetnsId, resolve
 from dolphin_agent.pods.paths import PathResolver
 
 OWN = Path("/proc/self/ns/net")
@@ -16,7 +15,7 @@ OWN = Path("/proc/self/ns/net")
 def resolver(monkeypatch):
     """A resolver whose node has another namespace, so that this process's own may stand for a pod's."""
     made = PathResolver()
-    monkeypatch.setattr(made, "_own", NetnsId(0, 1))
+    monkeypatch.setattr(made, "own", 1)
     return made
 
 
@@ -51,7 +50,7 @@ def test_host_network_pod_is_named(resolver):
 
 def test_nodes_own_namespace_is_refused(resolver, monkeypatch):
     """Even when a manifest names it by path."""
-    monkeypatch.setattr(resolver, "_own", resolve(str(OWN)))
+    monkeypatch.setattr(resolver, "own", OWN.stat().st_ino)
     backends, (problem,) = resolver.resolve([pod()])
     assert backends == ()
     assert str(problem) == f"pod default/web: {OWN} is the node's own network namespace; not monitored"

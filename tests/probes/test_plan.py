@@ -65,3 +65,12 @@ def test_service_ports_are_learnt_for_flows_only():
     assert SERVICE_PORTS in make_plan(flows, [WEB]).ladders
     assert SERVICE_PORTS not in make_plan(flows, [WEB], fold_ports=False).ladders
     assert SERVICE_PORTS not in make_plan([policy()], [WEB]).ladders
+
+
+def test_addresses_are_known_where_drops_are_wanted():
+    """Of the pods selected, and only there: the node's namespace is looked at for nothing else."""
+    web, db = backend("web", 1, {"app": "web"}, ips=("10.0.0.7", "fd00::7")), backend("db", 2, ips=("10.0.0.8",))
+    plan = make_plan([policy(items=("ipDrop",), select={"app": "web"}), policy("b")], [web, db], node=9)
+    assert (plan.addresses, plan.node) == ({"10.0.0.7": 1, "fd00::7": 1}, 9)
+    plan = make_plan([policy("b")], [web, db], node=9)
+    assert (plan.addresses, plan.node) == ({}, 0)

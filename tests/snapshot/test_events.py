@@ -1,6 +1,7 @@
 """Rare events: per pod or per flow, by direction and reason, never less than before."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from dolphin_agent.probes.engine import Drain
 from dolphin_agent.probes.items import BY_NAME, EVENT_COUNTERS, EventCounter, Item, Ladder
 from dolphin_agent.probes.plan import make_plan
 from dolphin_agent.snapshot import ledger as ledger_module
+from dolphin_agent.snapshot.events import causes_of
 from dolphin_agent.snapshot.ledger import Ledger
 from tests.builders import backend, policy
 
@@ -19,6 +21,7 @@ WEB = backend("web", 1)
 SLOT = 3
 IDLE = 300.0
 REASONS = {1: "no_route", 2: "full", 3: "full"}
+NONE = 4
 POD_FLOW = bytes(40)
 
 
@@ -36,7 +39,11 @@ FLOW6 = ports(0, 80) + bytes(15) + b"\1" + bytes(15) + b"\2"
 def item(monkeypatch):
     """An item of events at both granularities."""
     kind = Kind.TCP_DROP
-    pod, flow = (EventCounter(f"dolphin_{p}drops_total", "Drops.", kind, "{packet}", REASONS) for p in ("", "flow_"))
+
+    def reason(number):
+        return "" if number == NONE else REASONS.get(number, f"reason_{number}")
+
+    pod, flow = (EventCounter(f"dolphin_{p}drops_total", "Drops.", kind, "{packet}", reason) for p in ("", "flow_"))
     made = Item("drop", (Ladder("", (kind,), ()),), {Granularity.POD: (pod,), Granularity.FLOW: (flow,)})
     monkeypatch.setitem(BY_NAME, "drop", made)
     monkeypatch.setitem(EVENT_COUNTERS, kind, pod)
@@ -184,3 +191,19 @@ def test_kind_that_is_not_counted_has_no_series():
     credit(ledger, event())
     ledger.follow(series(Granularity.POD), 6.0, kinds=())
     assert ledger.snapshot(9.0).families == ()
+
+
+def test_what_turns_out_to_be_no_event_is_left_out():
+    """Its number has no reason: neither a pod nor a flow has it."""
+    ledger = followed(Granularity.FLOW)
+    credit(ledger, event(5, reason=NONE, flow=FLOW), event(4, reason=NONE))
+    assert shown(ledger) == {}
+    assert ledger.flows == 0
+
+
+def test_part_of_a_kind_is_one_of_that_kind_too():
+    """A TCP segment that is dropped is an IP packet dropped, by the same reason and direction."""
+    part = EventCounter("x_total", "X.", Kind.TCP_DROP, "{packet}", REASONS, part_of=Kind.IP_DROP)
+    first, second = causes_of(event(), {Kind.TCP_DROP: part})
+    assert (first.kind, second) == (Kind.TCP_DROP, first._replace(kind=Kind.IP_DROP))
+    assert causes_of(event(reason=NONE), {Kind.TCP_DROP: replace(part, reasons=lambda _: "")}) == ()

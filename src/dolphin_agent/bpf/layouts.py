@@ -105,6 +105,7 @@ class AgentState(ctypes.Structure):
         ("no_sample", ctypes.c_uint64),
         ("no_event", ctypes.c_uint64 * ALL_KINDS),
         ("events", ctypes.c_uint32 * CPU_PARTITIONS),
+        ("node", ctypes.c_uint32),
         ("services", ctypes.c_uint64 * PORT_WORDS),
         ("watched", Watched * NETNS_NUMBERS),
     )
@@ -192,6 +193,12 @@ class Sample6(ctypes.Structure):
     """struct sample6."""
 
     _fields_ = (("key", ctypes.c_uint64 * IPV6_KEY), ("sample", FlowSample))
+
+
+class Address(ctypes.Structure):
+    """struct address: a key of `addresses`."""
+
+    _fields_ = (("words", ctypes.c_uint64 * 2),)
 
 
 class Event(ctypes.Structure):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import ipaddress
 import mmap
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,7 @@ from dolphin_agent.bpf.layouts import (
     EVENT_KINDS,
     NETNS_FIRST,
     NETNS_NUMBERS,
+    Address,
     AgentState,
     Family,
     Kind,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 ARRAY_OF_MAPS = 12
 WORDS_PER_SLOT = sum(counter_maps.MAPS.values())
 ANY = 0
+_IPV4 = 4
 EXISTING = 2
 
 
@@ -130,6 +133,7 @@ class Tables:
         self.fds = {role: m.fd for role, m in maps.items() if not role.startswith(".rodata")}
         """Name of each shared map -> its file descriptor, for Object.reuse."""
         self._overflow = self.fds["watched_overflow"]
+        self._addresses: dict[str, int] = {}
         self._state_memory = mmap.mmap(self.fds[".bss"], maps[".bss"].size)
         self._state = AgentState.from_buffer(self._state_memory)
         self._counters = {name: CounterMap(name, self._cpus, maps[name]) for name in counter_maps.MAPS}
@@ -187,6 +191,17 @@ class Tables:
             if fault.errno != errno.ENOENT:
                 raise
 
+    def locate(self, node: int, addresses: Mapping[str, int]) -> None:
+        """Says in which namespace, by its number, each address is, and which one is the node's own."""
+        self._state.node = node
+        for address in self._addresses.keys() - addresses.keys():
+            self._lib.map_delete(self.fds["addresses"], ctypes.byref(_packed(address)))
+        for address, netns in addresses.items():
+            if self._addresses.get(address) != netns:
+                value = ctypes.c_uint32(netns)
+                self._lib.map_update(self.fds["addresses"], ctypes.byref(_packed(address)), ctypes.byref(value), ANY)
+        self._addresses = dict(addresses)
+
     def _update(self, netns: int, value: Watched, flags: int) -> None:
         self._lib.map_update(self._overflow, ctypes.byref(ctypes.c_uint32(netns)), ctypes.byref(value), flags)
 
@@ -231,6 +246,13 @@ class Tables:
         drained = tuple(self._events.drain(old))
         self._state.events[old] = 0
         return drained
+
+
+def _packed(address: str) -> Address:
+    """As a packet has it; an IPv4 address is one of ::ffff:0:0/96."""
+    found = ipaddress.ip_address(address)
+    prefix = bytes(10) + b"\xff\xff" if found.version == _IPV4 else b""
+    return Address.from_buffer_copy(prefix + found.packed)
 
 
 class GracePeriod:

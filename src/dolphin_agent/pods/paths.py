@@ -21,7 +21,8 @@ class PathResolver:
 
     def __init__(self) -> None:
         self._checked: dict[str, tuple[int, int]] = {}
-        self._own = netns.own_netns()
+        self.own = netns.own_netns().inode
+        """The node's own."""
 
     def resolve(self, pods: Iterable[Pod]) -> Resolved:
         """Look once."""
@@ -53,6 +54,6 @@ class PathResolver:
             inode = netns_id.inode
         else:
             inode = found.st_ino
-        if inode == self._own.inode:
+        if inode == self.own:
             raise PodError(f"{pod.netns_path} is the node's own network namespace; not monitored")
         return inode

@@ -57,7 +57,8 @@ class ProcessResolver:
     def __init__(self, root: Path) -> None:
         """Take the /proc of the node. Raises ConfigError if it is none."""
         self._root = root
-        self._own = _own_netns(root)
+        self.own = _own_netns(root)
+        """The node's own."""
         self._sandboxes: dict[str, _Sandbox] = {}
         self._members: dict[str, set[int]] = {}
         """Pod uid, with dashes -> its processes."""
@@ -110,7 +111,7 @@ class ProcessResolver:
             sandbox.inode = os.stat("ns/net", dir_fd=sandbox.directory).st_ino
         except OSError:
             return False
-        return sandbox.inode != self._own
+        return sandbox.inode != self.own
 
     def _scan(self) -> None:
         """Learn which pods the node's new processes belong to."""

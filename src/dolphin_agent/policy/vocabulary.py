@@ -83,9 +83,11 @@ ITEMS: Mapping[str, ItemOffer] = MappingProxyType(
     {
         "ipReceive": ItemOffer("ip", _BOTH),
         "ipSend": ItemOffer("ip", _BOTH),
+        "ipDrop": ItemOffer("ip", _BOTH),
         "tcpReceive": ItemOffer("tcp", _BOTH),
         "tcpSend": ItemOffer("tcp", _BOTH),
         "tcpRetrans": ItemOffer("tcp", _BOTH),
+        "tcpDrop": ItemOffer("tcp", _BOTH),
         "tcpRtt": ItemOffer("tcp", (Granularity.FLOW,)),
         "tcpNewConnection": ItemOffer("tcp", (Granularity.POD,)),
         "tcpConnectFail": ItemOffer("tcp", (Granularity.POD,)),

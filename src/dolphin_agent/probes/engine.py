@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dolphin_agent.bpf import kernel
 from dolphin_agent.bpf.layouts import EVENT_KINDS, SLOTS
+from dolphin_agent.bpf.object import objects_directory
 from dolphin_agent.bpf.tables import Tables
 from dolphin_agent.errors import BpfError
 from dolphin_agent.probes import ladder
-from dolphin_agent.probes.items import ITEMS, NETNS_EXIT
+from dolphin_agent.probes.items import EVENT_COUNTERS, ITEMS, NETNS_EXIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,11 +43,6 @@ class Drain:
     """Slot -> the backend that the keys of tables and events mean by it."""
     tables: tuple[DrainedTable, ...] = ()
     events: tuple[events.Drained, ...] = ()
-
-
-def objects_directory() -> Path:
-    """Where the package keeps its BPF objects."""
-    return Path(str(files("dolphin_agent.bpf") / "objects"))
 
 
 @dataclass(frozen=True)
@@ -113,6 +107,9 @@ class Engine:
             return
         self._climber.climb(dict.fromkeys((*plan.ladders, *self._climber.choices)), always=(NETNS_EXIT,))
         without_slot = self._watch(tables, plan)
+        watched = {netns for _, netns, _ in self._slots}
+        # There is room for as many addresses as for pods.
+        tables.locate(plan.node, {address: netns for address, netns in plan.addresses.items() if netns in watched})
         self._climber.climb(plan.ladders, always=(NETNS_EXIT,) if plan.wants else ())
         self.status = EngineStatus(
             choices=tuple(self._climber.choices.values()),
@@ -166,7 +163,8 @@ class Engine:
         found: dict[tuple[str, str], int] = {}
         for item in ITEMS:
             found[item.name, "recursion_misses"] = sum(misses.get(probe, 0) for probe in item.probes)
-            if kinds := set(item.kinds) & lost.without_event.keys():
+            parts = {kind for kind, one in EVENT_COUNTERS.items() if one.part_of in item.kinds}
+            if kinds := (parts | set(item.kinds)) & lost.without_event.keys():
                 found[item.name, "table_full"] = sum(lost.without_event[kind] for kind in kinds)
         found["all", "no_partition"] = lost.without_partition
         found["tcpRtt", "table_full"] = lost.without_sample

@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from dolphin_agent.bpf import drops
 from dolphin_agent.bpf.layouts import Failure, Kind
 from dolphin_agent.policy.vocabulary import Granularity
 
@@ -59,6 +60,8 @@ class Ladder:
     """Distinguishes the ladders of an item; empty where it has one."""
     kinds: tuple[Kind, ...]
     rungs: tuple[Rung, ...]
+    by_address: bool = False
+    """Its programs know some packets' pod by its address only."""
 
 
 class MetricType(enum.StrEnum):
@@ -115,9 +118,11 @@ class EventCounter:
     unit: str
     """By UCUM."""
     reasons: Mapping[int, str] | Callable[[int], str]
-    """What the numbers that programs count by mean, as the label `reason` says it."""
+    """What the numbers that programs count by mean, as the label `reason` says it; empty: it was no such event."""
     directions: tuple[str, str] = ("inbound", "outbound")
     """Values of the label `direction`, as enum direction numbers them."""
+    part_of: Kind | None = None
+    """A kind that each of these events is one of too, without being counted twice."""
 
     def reason(self, number: int) -> str:
         """The text of a number; several may have the same."""
@@ -229,6 +234,10 @@ COOKIE = Probe(
     ),
 )
 
+KFREE_SKB_SOCKET = Probe("drop", (Program("kfree_skb_sk", "tp_btf/kfree_skb", "(with socket)"),))
+KFREE_SKB_REASON = Probe("drop", (Program("kfree_skb_why", "tp_btf/kfree_skb", "(with reason)"),))
+KFREE_SKB = Probe("drop", (Program("kfree_skb", "tp_btf/kfree_skb"),))
+
 NETNS_EXIT = Probe("netns_exit", (Program("tcp_sk_exit", "fentry/tcp_sk_exit"),))
 """No item: guards the filter against reused namespace numbers while any pod is watched."""
 
@@ -271,6 +280,31 @@ def _both(item: str, kind: Kind, packets: str, octets: str) -> dict[Granularity,
 def _retransmits(name: str) -> tuple[Counter, ...]:
     return (Counter(name, "TCP segments retransmitted.", Field.PACKETS, ((Kind.TCP_RETRANS, ()),), "{segment}"),)
 
+
+def _dropped(kind: Kind) -> Ladder:
+    return Ladder(
+        "",
+        (kind,),
+        (
+            Rung((KFREE_SKB_SOCKET,)),
+            Rung((KFREE_SKB_REASON,)),
+            Rung(
+                (KFREE_SKB,),
+                inexact="this kernel gives no reasons: the function that dropped a packet is shown; what TCP drops "
+                "within a connection is missing",
+            ),
+        ),
+        by_address=True,
+    )
+
+
+def _drops(name: str, text: str, kind: Kind, unit: str) -> tuple[EventCounter, ...]:
+    whole = Kind.IP_DROP if kind is Kind.TCP_DROP else None
+    return (EventCounter(name, text, kind, unit, drops.reason, ("receive", "send"), whole),)
+
+
+_IP_DROPS = "IP packets of the pod that the node's kernel dropped, by its reason."
+_TCP_DROPS = "TCP segments of the pod that the node's kernel dropped, by its reason."
 
 _QUEUE_ENTRY = (
     "devices stacked inside the pod count a packet once each, and packets dropped before the IP layer are included"
@@ -318,6 +352,14 @@ ITEMS: tuple[Item, ...] = (
         ),
     ),
     Item(
+        name="ipDrop",
+        ladders=(_dropped(Kind.IP_DROP),),
+        metrics={
+            Granularity.POD: _drops("dolphin_ip_drop_packets_total", _IP_DROPS, Kind.IP_DROP, "{packet}"),
+            Granularity.FLOW: _drops("dolphin_flow_ip_drop_packets_total", _IP_DROPS, Kind.IP_DROP, "{packet}"),
+        },
+    ),
+    Item(
         name="tcpReceive",
         ladders=(_received(Kind.TCP_RECEIVE, "segments", IP_RCV, FORWARD, NETIF_RECEIVE),),
         metrics=_both(
@@ -353,6 +395,14 @@ ITEMS: tuple[Item, ...] = (
         metrics={
             Granularity.POD: _retransmits("dolphin_tcp_retransmits_total"),
             Granularity.FLOW: _retransmits("dolphin_flow_tcp_retransmits_total"),
+        },
+    ),
+    Item(
+        name="tcpDrop",
+        ladders=(_dropped(Kind.TCP_DROP),),
+        metrics={
+            Granularity.POD: _drops("dolphin_tcp_drop_packets_total", _TCP_DROPS, Kind.TCP_DROP, "{segment}"),
+            Granularity.FLOW: _drops("dolphin_flow_tcp_drop_packets_total", _TCP_DROPS, Kind.TCP_DROP, "{segment}"),
         },
     ),
     Item(

@@ -47,14 +47,21 @@ class Plan:
     """Backend -> Kind.counted and Kind.per_flow bits, over all tasks."""
     ladders: tuple[Ladder, ...] = ()
     """Every ladder that some backend needs, in the order of declaration."""
+    addresses: Mapping[str, int] = field(default_factory=dict)
+    """Address -> number of its namespace, of the backends that a ladder looks up by address."""
+    node: int = 0
+    """Number of the node's own namespace, where that is done; 0: not known."""
 
 
-def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend], *, fold_ports: bool = True) -> Plan:
+def make_plan(
+    policies: Iterable[MonitorPolicy], backends: Iterable[Backend], *, fold_ports: bool = True, node: int = 0
+) -> Plan:
     """The plan that answers all policies over all backends; each kind is counted once per backend."""
     backends = tuple(backends)
     series: list[Series] = []
     wants: dict[BackendKey, int] = {}
     needed: set[str] = set()
+    addresses: dict[str, int] = {}
     for policy in policies:
         items = [(BY_NAME[name], granularity) for name, granularity in policy.monitor.items()]
         for backend in backends:
@@ -64,6 +71,8 @@ def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend], *,
             keys = tuple(label.key for label in policy.pod_labels)
             for item, granularity in items:
                 needed.add(item.name)
+                if any(ladder.by_address for ladder in item.ladders):
+                    addresses.update(dict.fromkeys(backend.pod.ips, backend.netns))
                 for kind in item.kinds:
                     bits = kind.counted | (kind.per_flow if granularity is Granularity.FLOW else 0)
                     wants[backend.key] = wants.get(backend.key, 0) | bits
@@ -72,4 +81,4 @@ def make_plan(policies: Iterable[MonitorPolicy], backends: Iterable[Backend], *,
     ladders = [ladder for name, item in BY_NAME.items() if name in needed for ladder in item.ladders]
     if fold_ports and any(bits & ANY_PER_FLOW for bits in wants.values()):
         ladders.append(SERVICE_PORTS)
-    return Plan(tuple(series), wants, tuple(dict.fromkeys(ladders)))
+    return Plan(tuple(series), wants, tuple(dict.fromkeys(ladders)), addresses, node if addresses else 0)

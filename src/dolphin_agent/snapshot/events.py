@@ -30,10 +30,12 @@ Causes = dict[Cause, int]
 """How often each happened."""
 
 
-def cause_of(event: events.Drained, declared: Mapping[Kind, EventCounter] = EVENT_COUNTERS) -> Cause:
-    """What an event says, with its reason in words: what tells series apart is the words."""
-    kind = Kind(event.kind)
-    return Cause(kind, Family(event.family), Direction(event.direction), declared[kind].reason(event.reason))
+def causes_of(event: events.Drained, declared: Mapping[Kind, EventCounter] = EVENT_COUNTERS) -> tuple[Cause, ...]:
+    """What an event says, with its reason in words: what tells series apart is the words. None: it was no event."""
+    counter = declared[Kind(event.kind)]
+    reason = counter.reason(event.reason)
+    kinds = [kind for kind in (counter.kind, counter.part_of) if kind is not None and reason]
+    return tuple(Cause(kind, Family(event.family), Direction(event.direction), reason) for kind in kinds)
 
 
 def flow_key(event: events.Drained) -> bytes:

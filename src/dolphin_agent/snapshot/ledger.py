@@ -17,7 +17,7 @@ from dolphin_agent.bpf.layouts import Kind
 from dolphin_agent.bpf.tables import WORDS_PER_SLOT, word
 from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME, ITEMS, EventCounter, Histogram
-from dolphin_agent.snapshot.events import Causes, cause_of, flow_key
+from dolphin_agent.snapshot.events import Causes, causes_of, flow_key
 from dolphin_agent.snapshot.flows import FIELDS, OTHER, Book, Books, labelled
 from dolphin_agent.snapshot.model import Distribution, DistributionPoint, Family, Labels, Point, Snapshot
 
@@ -117,11 +117,11 @@ class Ledger:
             book = books.get(event.slot)
             if book is None:
                 continue
-            cause = cause_of(event)
-            total = self._events[drain.owners[event.slot]]
-            total[cause] = total.get(cause, 0) + event.packets
-            if key := flow_key(event):
-                self._books.credit_event(book, cause, key, event.packets, now)
+            total, key = self._events[drain.owners[event.slot]], flow_key(event)
+            for cause in causes_of(event):
+                total[cause] = total.get(cause, 0) + event.packets
+                if key:
+                    self._books.credit_event(book, cause, key, event.packets, now)
 
     def follow(
         self, series: Iterable[Series], now: float, kinds: Iterable[Kind] = Kind, gone: Collection[BackendKey] = ()

@@ -110,6 +110,7 @@ bench-userspace: .venv/installed
 	$(BIN)/python -m integration.bench.userspace
 	$(BIN)/python -m integration.bench.exits
 	$(BIN)/python -m integration.bench.agent
+	$(BIN)/python -m integration.bench.flood
 	$(BIN)/python -m integration.bench.health
 
 bench-baseline: .venv/installed

@@ -10,7 +10,9 @@ import gc
 import json
 import os
 import signal
+import socket
 import statistics
+import struct
 import sys
 import tempfile
 import time
@@ -22,9 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from integration.bench import load, programs, reference
 from integration.bench.report import RESULTS, Measured
-from integration.lib import bpf
+from integration.lib import bpf, packets
 from integration.lib.agent import Agent, running
 from integration.lib.counters import FAMILIES
+from integration.lib.drops import dropping
 from integration.lib.manifests import Manifests, PodManifest
 from integration.lib.netns import Netns, new_netns
 from integration.lib.topology import Pair, joined_pair
@@ -58,17 +61,22 @@ IP_PER_FLOW = {"ipReceive": "flow", "ipSend": "flow"}
 UDP_PER_POD = {"udpReceive": "pod", "udpSend": "pod"}
 UDP_PER_FLOW = {"udpReceive": "flow", "udpSend": "flow"}
 FAILURES = {"tcpConnectFail": "pod"}
+DROPS_PER_POD = {"ipDrop": "pod", "tcpDrop": "pod"}
+DROPS_PER_FLOW = {"ipDrop": "flow", "tcpDrop": "flow"}
 RTT = {"tcpRtt": "flow"}
 TCP_PER_FLOW = {"tcpReceive": "flow", "tcpSend": "flow", "tcpRetrans": "flow", **RTT}
 ALL_ITEMS = {**IP_PER_FLOW, **TCP_PER_FLOW, "tcpNewConnection": "pod"}
 """Each at the finest granularity that it has."""
 
 PROBE = "tcp_probe"
+DROPPED = "kfree_skb"
 RECEIVE = {"ipv4": "ip_rcv_core", "ipv6": "ip6_rcv_core"}
 SEND = "net_dev_queue"
 UDP_RECEIVE = {"ipv4": "udp4_rcv", "ipv6": "udp6_rcv"}
 UDP_SEND = "udp_dev_queue"
 TITLES = {"ipv4": "IPv4", "ipv6": "IPv6"}
+
+TCP_ACK = 16
 
 _DEADLINE = 15
 """Seconds for the agent to take in what was written, for the kernel to free programs: both take about one."""
@@ -249,6 +257,34 @@ def measure_failures(bench: Bench) -> None:
         _check(bench, watched, "tcpConnectFail", ran=True, pods=bench.pods[:1])
 
 
+def measure_drops(bench: Bench, items: Mapping[str, str], title: str) -> None:
+    """Datagrams of both families and segments that a rule drops in the pod that they are for."""
+    ran = False
+    receiver = bench.pods[1]
+    segment = struct.pack("!HHIIBBHHH", 40000, 7000, 1, 1, 5 << 4, TCP_ACK, 1024, 0, 0)
+    with (
+        watching(bench, items, [receiver]) as watched,
+        programs.loaded() as held,
+        dropping(bench.pair.b.netns, "input", "meta l4proto { tcp, udp } th dport 7000"),
+    ):
+        with watched.frozen():
+            for family in FAMILIES:
+                with load.datagrams(bench.pair, family) as datagrams:
+                    costs = per_run(held, partial(datagrams.lose, DATAGRAMS))
+                bench.note(f"{title}, {TITLES[family]}: {DROPPED}", _only(costs, DROPPED))
+                ran |= bool(costs)
+            send = partial(packets.raw, bench.pair.a, bench.pair.b, "ipv4", protocol=socket.IPPROTO_TCP, packet=segment)
+            costs = per_run(held, partial(send, count=DATAGRAMS))
+            bench.note(f"{title}, TCP: {DROPPED}", _only(costs, DROPPED))
+        if ran and not watched.counts([receiver]):
+            bench.measured.errors.append(f"{title}: programs run, but the agent exports nothing of the pod")
+
+
+def _only(costs: Mapping[str, float], prefix: str) -> float | None:
+    """The cost of the one program whose name begins so; there are several for a hook, one of which runs."""
+    return next((cost for name, cost in costs.items() if name.startswith(prefix)), None)
+
+
 def measure_rtt(bench: Bench, unwatched: float | None) -> None:
     """Round-trip times: segments that give a sample, and such that do not."""
     sampled = other = None
@@ -375,6 +411,8 @@ def run(bench: Bench) -> None:
         measure_udp(bench, UDP_PER_POD, "pod, UDP")
         measure_udp(bench, UDP_PER_FLOW, "flow, UDP")
         measure_failures(bench)
+        measure_drops(bench, DROPS_PER_POD, "pod, dropped")
+        measure_drops(bench, DROPS_PER_FLOW, "flow, dropped")
     measure_bulk(bench)
 
 

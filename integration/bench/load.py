@@ -41,6 +41,11 @@ class Datagrams:
             self._senders[number % FLOWS].send(self._payload)
             self._receiver.recv_into(self._buffer)
 
+    def lose(self, count: int) -> None:
+        """Send datagrams over the flows in turn, where none arrives."""
+        for number in range(count):
+            self._senders[number % FLOWS].send(self._payload)
+
 
 @contextmanager
 def datagrams(pair: Pair, family: Family) -> Iterator[Datagrams]:

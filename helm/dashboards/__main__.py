@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helm.dashboards import agent, connections, flows, health, pods
+from helm.dashboards import agent, connections, drops, flows, health, pods
 from helm.dashboards.grafana import render
 
 DIRECTORY = Path(__file__).parents[1] / "dolphin-agent/files/dashboards"
-DASHBOARDS = (pods.DASHBOARD, flows.DASHBOARD, connections.DASHBOARD, health.DASHBOARD, agent.DASHBOARD)
+DASHBOARDS = (
+    pods.DASHBOARD,
+    flows.DASHBOARD,
+    connections.DASHBOARD,
+    drops.DASHBOARD,
+    health.DASHBOARD,
+    agent.DASHBOARD,
+)
 
 
 def main() -> None:

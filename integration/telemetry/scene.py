@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from dolphin_agent.export.own import OwnMetrics, Vitals
 from dolphin_agent.probes.items import ITEMS
-from integration.lib import links, traffic
+from integration.lib import drops, links, traffic
 from integration.lib.agent import running
 from integration.lib.counters import FAMILIES
 from integration.lib.manifests import Manifests, PodManifest
@@ -194,6 +194,7 @@ def _talk(pods: Pair, count: int, exchanges: int = 1) -> tuple[dict[str, int], l
         traffic.connections(pods.a, pods.b, family, count=count // 4 + 1)
         traffic.refused(pods.a, pods.b, family, count=count // 4 + 1)
         arrived[family] = traffic.datagrams(pods.a, pods.b, family, count=count, size=300)
+        drops.both_ways(pods, family, count=count // 4 + 1)
     return arrived, times["ipv4"]
 
 

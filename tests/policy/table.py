@@ -166,7 +166,7 @@ BAD = (
     Case("monitor misspelt", spec("moniter: {ip: {ipSend: {}}}"), (("spec.moniter", "did you mean spec.monitor?"),)),
     Case("item misspelt", monitor("{ip: {ipRecieve: {}}}"),
          (("spec.monitor.ip.ipRecieve",
-           "allowed here: ipReceive, ipSend, ipDrop; did you mean spec.monitor.ip.ipReceive?"),)),
+           "allowed here: ipReceive, ipSend, ipDrop, ipError; did you mean spec.monitor.ip.ipReceive?"),)),
     Case("item in wrong case", monitor("{tcp: {tcprtt: {}}}"),
          (("spec.monitor.tcp.tcprtt", "did you mean spec.monitor.tcp.tcpRtt?"),)),
     Case("item in the wrong group", monitor("{ip: {tcpSend: {}}}"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dolphin_agent.policy.vocabulary import ITEMS as VOCABULARY
+from dolphin_agent.policy.vocabulary import Granularity
 from dolphin_agent.probes.items import BY_NAME, ITEMS, NETNS_EXIT, SERVICE_PORTS, MetricType
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +62,15 @@ def test_every_item_has_an_integration_test(item):
     """integration/test_<item>.py judges it on real kernels."""
     snake = re.sub(r"[A-Z]", lambda found: "_" + found[0].lower(), item.name)
     assert (ROOT / "integration" / f"test_{snake}.py").exists()
+
+
+@pytest.mark.parametrize("name", ["ipError", "tcpError"])
+def test_reasons_of_errors_are_those_of_the_programs(name):
+    """enum error of malformed.bpf.h: the same words, numbered alike, and no other."""
+    header = (ROOT / "ebpf" / "include" / "malformed.bpf.h").read_text()
+    (body,) = re.findall(r"enum error {(.*?)};", header, re.DOTALL)
+    words = [word.lower() for word in re.findall(r"ERROR_(\w+),", body)]
+    (metric,) = BY_NAME[name].metrics[Granularity.POD]
+    source = (ROOT / "ebpf" / f"{name.replace('E', '_e')}.bpf.c").read_text()
+    used = {word.lower() for word in re.findall(r"\bERROR_(\w+)", source)} - {"none"}
+    assert metric.reasons == {number: word for number, word in enumerate(words) if word in used}

@@ -237,6 +237,22 @@ COOKIE = Probe(
 KFREE_SKB_SOCKET = Probe("drop", (Program("kfree_skb_sk", "tp_btf/kfree_skb", "(with socket)"),))
 KFREE_SKB_REASON = Probe("drop", (Program("kfree_skb_why", "tp_btf/kfree_skb", "(with reason)"),))
 KFREE_SKB = Probe("drop", (Program("kfree_skb", "tp_btf/kfree_skb"),))
+IP_REFUSED_WHY = Probe("ip_error", (Program("ip_refused_why", "tp_btf/kfree_skb", "(IP, with reason)"),))
+IP_REFUSED = Probe("ip_error", (Program("ip_refused", "tp_btf/kfree_skb", "(IP)"),))
+ICMP_SEND = Probe("ip_error", (Program("icmp_send", "fentry/__icmp_send"), Program("icmp6_send", "fentry/icmp6_send")))
+TCP_REFUSED_SK = Probe("tcp_error", (Program("tcp_refused_sk", "tp_btf/kfree_skb", "(TCP, with socket)"),))
+TCP_REFUSED_WHY = Probe("tcp_error", (Program("tcp_refused_why", "tp_btf/kfree_skb", "(TCP, with reason)"),))
+TCP_REFUSED = Probe("tcp_error", (Program("tcp_refused", "tp_btf/kfree_skb", "(TCP)"),))
+TCP_BACKLOG_WHY = Probe("tcp_error", (Program("tcp_backlog_why", "fexit/tcp_add_backlog", "(with reason)"),))
+TCP_BACKLOG = Probe("tcp_error", (Program("tcp_backlog", "fexit/tcp_add_backlog"),))
+TCP_CHALLENGE = Probe(
+    "tcp_error",
+    (
+        Program("tcp_challenge", "fentry/tcp_send_challenge_ack"),
+        Program("tcp_syn", "tp_btf/kfree_skb", "(SYN, with reason)"),
+    ),
+)
+TCP_CHECKSUM = Probe("tcp_error", (Program("tcp_checksum", "fexit/__skb_checksum_complete"),))
 
 NETNS_EXIT = Probe("netns_exit", (Program("tcp_sk_exit", "fentry/tcp_sk_exit"),))
 """No item: guards the filter against reused namespace numbers while any pod is watched."""
@@ -306,6 +322,30 @@ def _drops(name: str, text: str, kind: Kind, unit: str) -> tuple[EventCounter, .
 _IP_DROPS = "IP packets of the pod that the node's kernel dropped, by its reason."
 _TCP_DROPS = "TCP segments of the pod that the node's kernel dropped, by its reason."
 
+_IP_ERRORS = {
+    1: "header",
+    2: "checksum",
+    3: "length",
+    4: "address",
+    5: "protocol",
+    6: "no_route",
+    7: "hop_limit",
+}
+_TCP_ERRORS = {1: "header", 2: "checksum", 8: "syn"}
+"""enum error of ebpf/include/malformed.bpf.h: each is one counter of the kernel, or a part of one."""
+
+
+def _errors(
+    name: str, text: str, kind: Kind, unit: str, reasons: Mapping[int, str]
+) -> dict[Granularity, tuple[Metric, ...]]:
+    return {Granularity.POD: (EventCounter(name, text, kind, unit, reasons, ("receive", "send")),)}
+
+
+_ANSWERED = "exceeded hop limits, unknown protocols, wrong IPv4 options and wrong headers of IPv6 fragments are missing"
+_JUDGED_AGAIN = "malformed packets that are dropped before the IP layer are included"
+_SYNS = "SYNs inside a connection are missing"
+_IN_USE = "wrong checksums of segments that find their socket in use"
+
 _QUEUE_ENTRY = (
     "devices stacked inside the pod count a packet once each, and packets dropped before the IP layer are included"
 )
@@ -360,6 +400,28 @@ ITEMS: tuple[Item, ...] = (
         },
     ),
     Item(
+        name="ipError",
+        ladders=(
+            Ladder(
+                "",
+                (Kind.IP_ERROR,),
+                (
+                    Rung((IP_REFUSED_WHY, ICMP_SEND)),
+                    Rung((IP_REFUSED_WHY,), inexact=_ANSWERED),
+                    Rung((IP_REFUSED, ICMP_SEND), inexact=_JUDGED_AGAIN),
+                    Rung((IP_REFUSED,), inexact=f"{_JUDGED_AGAIN}; {_ANSWERED}"),
+                ),
+            ),
+        ),
+        metrics=_errors(
+            "dolphin_ip_errors_total",
+            "IP packets that the pod received and refused for what they are.",
+            Kind.IP_ERROR,
+            "{packet}",
+            _IP_ERRORS,
+        ),
+    ),
+    Item(
         name="tcpReceive",
         ladders=(_received(Kind.TCP_RECEIVE, "segments", IP_RCV, FORWARD, NETIF_RECEIVE),),
         metrics=_both(
@@ -404,6 +466,28 @@ ITEMS: tuple[Item, ...] = (
             Granularity.POD: _drops("dolphin_tcp_drop_packets_total", _TCP_DROPS, Kind.TCP_DROP, "{segment}"),
             Granularity.FLOW: _drops("dolphin_flow_tcp_drop_packets_total", _TCP_DROPS, Kind.TCP_DROP, "{segment}"),
         },
+    ),
+    Item(
+        name="tcpError",
+        ladders=(
+            Ladder(
+                "",
+                (Kind.TCP_ERROR,),
+                (
+                    Rung((TCP_REFUSED_SK,)),
+                    Rung((TCP_REFUSED_WHY, TCP_BACKLOG_WHY, TCP_CHALLENGE)),
+                    Rung((TCP_REFUSED_WHY,), inexact=f"{_SYNS}, and so are {_IN_USE}"),
+                    Rung((TCP_REFUSED, TCP_CHECKSUM, TCP_BACKLOG), inexact=_SYNS),
+                ),
+            ),
+        ),
+        metrics=_errors(
+            "dolphin_tcp_errors_total",
+            "TCP segments that the pod received and refused for what they are.",
+            Kind.TCP_ERROR,
+            "{segment}",
+            _TCP_ERRORS,
+        ),
     ),
     Item(
         name="tcpRtt",

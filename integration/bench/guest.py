@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from integration.bench import load, programs, reference
 from integration.bench.report import RESULTS, Measured
-from integration.lib import bpf, packets
+from integration.lib import bpf, crafted, packets
 from integration.lib.agent import Agent, running
 from integration.lib.counters import FAMILIES
 from integration.lib.drops import dropping
@@ -63,6 +63,7 @@ UDP_PER_FLOW = {"udpReceive": "flow", "udpSend": "flow"}
 FAILURES = {"tcpConnectFail": "pod"}
 DROPS_PER_POD = {"ipDrop": "pod", "tcpDrop": "pod"}
 DROPS_PER_FLOW = {"ipDrop": "flow", "tcpDrop": "flow"}
+ERRORS = {"ipError": "pod", "tcpError": "pod"}
 RTT = {"tcpRtt": "flow"}
 TCP_PER_FLOW = {"tcpReceive": "flow", "tcpSend": "flow", "tcpRetrans": "flow", **RTT}
 ALL_ITEMS = {**IP_PER_FLOW, **TCP_PER_FLOW, "tcpNewConnection": "pod"}
@@ -285,6 +286,36 @@ def _only(costs: Mapping[str, float], prefix: str) -> float | None:
     return next((cost for name, cost in costs.items() if name.startswith(prefix)), None)
 
 
+def measure_refused(bench: Bench) -> None:
+    """Packets that the receiver refuses, and one that is dropped for what has nothing to do with it.
+
+    Each is freed once, where one program for IP and one for TCP look at it: a row has both.
+    """
+    sender, receiver = bench.pair.a, bench.pair.b
+    closed, own = (receiver.ipv4, 9), (sender.ipv4, 1000)
+    rows = {
+        "refused, IPv4 checksum": crafted.ipv4(sender.ipv4, receiver.ipv4, bytes(200), wrong_sum=True),
+        "refused, IPv4 options": crafted.ipv4(sender.ipv4, receiver.ipv4, bytes(200), options=bytes((7, 1, 0, 0))),
+        "refused, TCP checksum": crafted.tcp("ipv4", own, closed, crafted.ACK, payload=bytes(200), wrong_sum=True),
+        "dropped, no error": crafted.udp("ipv4", own, closed, bytes(200)),
+    }
+    with (
+        watching(bench, ERRORS, bench.pods[1:]) as watched,
+        programs.loaded() as held,
+        crafted.wire(sender, receiver) as line,
+    ):
+        with watched.frozen():
+            for row, packet in rows.items():
+                costs = per_run(held, partial(_send, line, packet))
+                bench.note(f"{row}: all programs", sum(costs.values()) if costs else None)
+        _check(bench, watched, "refused", ran=True, pods=bench.pods[1:])
+
+
+def _send(line: crafted.Wire, packet: bytes) -> None:
+    for _ in range(DATAGRAMS):
+        line.send(packet, "ipv4")
+
+
 def measure_rtt(bench: Bench, unwatched: float | None) -> None:
     """Round-trip times: segments that give a sample, and such that do not."""
     sampled = other = None
@@ -413,6 +444,7 @@ def run(bench: Bench) -> None:
         measure_failures(bench)
         measure_drops(bench, DROPS_PER_POD, "pod, dropped")
         measure_drops(bench, DROPS_PER_FLOW, "flow, dropped")
+        measure_refused(bench)
     measure_bulk(bench)
 
 

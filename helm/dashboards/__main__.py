@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helm.dashboards import agent, connections, drops, flows, health, pods
+from helm.dashboards import agent, connections, drops, errors, flows, health, pods
 from helm.dashboards.grafana import render
 
 DIRECTORY = Path(__file__).parents[1] / "dolphin-agent/files/dashboards"
@@ -13,6 +13,7 @@ DASHBOARDS = (
     flows.DASHBOARD,
     connections.DASHBOARD,
     drops.DASHBOARD,
+    errors.DASHBOARD,
     health.DASHBOARD,
     agent.DASHBOARD,
 )

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from dolphin_agent.export.own import OwnMetrics, Vitals
 from dolphin_agent.probes.items import ITEMS
-from integration.lib import drops, links, traffic
+from integration.lib import crafted, drops, links, traffic
 from integration.lib.agent import running
 from integration.lib.counters import FAMILIES
 from integration.lib.manifests import Manifests, PodManifest
 from integration.lib.server import free_ports
-from integration.lib.topology import Pair, routed_pair
+from integration.lib.topology import Pair, Pod, routed_pair
 from integration.telemetry import grafana
 from integration.telemetry.faulty import Faulty
 from integration.telemetry.prometheus import Prometheus
@@ -195,7 +195,18 @@ def _talk(pods: Pair, count: int, exchanges: int = 1) -> tuple[dict[str, int], l
         traffic.refused(pods.a, pods.b, family, count=count // 4 + 1)
         arrived[family] = traffic.datagrams(pods.a, pods.b, family, count=count, size=300)
         drops.both_ways(pods, family, count=count // 4 + 1)
+    _refused(pods, count // 4 + 1)
     return arrived, times["ipv4"]
+
+
+def _refused(pods: Pair, count: int) -> None:
+    """Send what the server refuses from the router's end of its wire, where nobody counts what is sent."""
+    assert pods.router
+    port, stranger, server = Pod(pods.router, "to-b", "10.8.2.1", "fd08:2::1"), "10.8.2.50", pods.b.ipv4
+    with crafted.wire(port, pods.b) as line:
+        for _ in range(count):
+            line.send(crafted.ipv4(stranger, server, bytes(20), wrong_sum=True), "ipv4")
+            line.send(crafted.tcp("ipv4", (stranger, 1000), (server, 9), crafted.ACK, wrong_sum=True), "ipv4")
 
 
 def _scraped(servers: Iterable[Prometheus], value: float) -> None:

@@ -97,7 +97,7 @@ int BPF_PROG(request_timer, struct timer_list *timer)
 
 	const void *request = (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
 	const void *net = (void *)read_word(request + bpf_core_field_offset(struct sock_common, skc_net));
-	struct pod pod = pod_of_number(read_word(net + bpf_core_field_offset(struct net, ns.inum)), FAILED);
+	struct pod pod = pod_numbered(read_word(net + bpf_core_field_offset(struct net, ns.inum)), FAILED);
 
 	if (!pod.wants)
 		return 0;

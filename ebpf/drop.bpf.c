@@ -245,7 +245,7 @@ static __always_inline int dropped(struct sk_buff *skb, u64 reason, struct sock 
 	}
 	/* In the node's own namespace, and where nobody knows, it is anyone's. */
 	if (number && number != state.node) {
-		pod = pod_of_number(number, WANTED);
+		pod = pod_numbered(number, WANTED);
 		if (!pod.wants)
 			return 0;
 	}

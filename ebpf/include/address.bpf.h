@@ -26,7 +26,7 @@ static __always_inline struct pod pod_at(const struct address *address, u32 kind
 {
 	u32 *number = bpf_map_lookup_elem(&addresses, address);
 
-	return number ? pod_of_number(*number, kinds) : (struct pod){};
+	return number ? pod_numbered(*number, kinds) : (struct pod){};
 }
 
 #endif

@@ -131,7 +131,7 @@ static __noinline struct watched *watched_beyond(u32 index)
 
 /* Wants of a namespace, by its number, among `kinds`, a set of COUNTED and PER_FLOW bits. One load tells most packets
  * of other namespaces, and those of pods that want none of it. */
-static __always_inline struct pod pod_of_number(u32 number, u32 kinds)
+static __always_inline struct pod pod_numbered(u32 number, u32 kinds)
 {
 	u32 index = number - NETNS_FIRST;
 	struct watched *watched;
@@ -150,7 +150,7 @@ static __always_inline struct pod pod_of_number(u32 number, u32 kinds)
 
 static __always_inline struct pod pod_of(struct net *net, u32 kinds)
 {
-	return pod_of_number(net->ns.inum, kinds);
+	return pod_numbered(net->ns.inum, kinds);
 }
 
 /* Index of this CPU's element, in the buffer that is written now, of a map with one element per CPU and buffer. */

@@ -1,5 +1,5 @@
 # make demo     two namespaces talk; the agent's numbers beside the kernel's     (KERNEL=6.12: the same inside a VM)
-# make test     everything: lint, unit tests, VM suite, a real API server        (KERNELS="6.12" ITEM_KERNELS=: less)
+# make test     everything: lint, unit tests, VM suite, a real API server        (KERNELS="6.12" ITEM_KERNELS= EVENT_KERNELS=: less)
 # make vm-preempt  the item tests on a preemptible kernel
 # make vm-capabilities  what the agent may do, each taken away, on the kernels that `make test` leaves out
 # make test-kube  against a real API server and etcd, which are built once, in minutes
@@ -22,7 +22,10 @@ PYTHON  ?= python3
 KERNELS ?= 6.12
 PATHS_KERNELS ?= 6.12
 ITEM_KERNELS ?= 5.10 6.1 7.2
-ITEM_TESTS := $(wildcard integration/test_ip_*.py integration/test_tcp_*.py integration/test_udp_*.py)
+EVENT_KERNELS ?= 5.10
+EVENT_TESTS := $(wildcard integration/test_*_drop.py integration/test_*_error.py integration/test_*_fail.py)
+ITEM_TESTS := $(filter-out $(EVENT_TESTS), \
+	$(wildcard integration/test_ip_*.py integration/test_tcp_*.py integration/test_udp_*.py))
 SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
@@ -60,14 +63,15 @@ unit: .venv/installed
 harness: .venv/installed
 	$(BIN)/python -m pytest integration/vm integration/bench
 
-# Everything on one kernel (unusual paths take as long as all the rest);
-# on the other kernels the tests of the items, which are what differs between kernels.
-# KERNELS="5.10 6.1 6.12 7.2" PATHS_KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= runs everything on all.
+# Everything on one kernel (unusual paths take as long as all the rest); on the other kernels the tests of the items,
+# which are what differs between kernels, of drops, errors and failures on the one that differs most.
+# KERNELS="5.10 6.1 6.12 7.2" PATHS_KERNELS="5.10 6.1 6.12 7.2" ITEM_KERNELS= EVENT_KERNELS= runs everything on all.
 vm: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels "$(KERNELS)" -- --ignore=integration/test_paths.py \
 		$(SOAK_TESTS:%=--deselect=%)
 	$(BIN)/python -m integration.vm pytest --kernels "$(PATHS_KERNELS)" -- integration/test_paths.py
 	$(if $(ITEM_KERNELS),$(BIN)/python -m integration.vm pytest --kernels "$(ITEM_KERNELS)" -- $(ITEM_TESTS))
+	$(if $(EVENT_KERNELS),$(BIN)/python -m integration.vm pytest --kernels "$(EVENT_KERNELS)" -- $(EVENT_TESTS))
 
 # The agent against a real API server, on this machine; integration/kube/README.md.
 test-kube: .venv/installed

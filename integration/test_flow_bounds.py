@@ -259,7 +259,7 @@ def test_full_kernel_tables_cost_no_total(pods: Pair) -> None:
 def test_burst_of_flows_costs_no_total(watched: Pair, start_agent: StartAgent) -> None:
     """100,000 flows of UDP at once, as many clients of QUIC are: what has no room is in `other`, to the byte."""
     sprayed, size = 50_000, 64
-    agent = start_agent()
+    agent = start_agent("--max-flows", "2000")
     with scenarios.mode("unmerged", watched):
         before, kernel_before = settled(agent, watched)
         for family in FAMILIES:

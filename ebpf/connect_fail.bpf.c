@@ -18,6 +18,55 @@ static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
 #endif
 }
 
+/* The reason that was told last, on each CPU, of a connection that was opening. Before 6.10 the kernel tells it just
+ * before it closes the socket, and a program that asks at once (SO_ERROR) has taken it away by then. */
+struct told {
+	u64 socket;
+	u64 error;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct told);
+} last_told SEC(".maps");
+
+static __always_inline struct told *told_here(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&last_told, &zero);
+}
+
+SEC("fentry/sock_def_error_report")
+int BPF_PROG(error_report, struct sock *sk)
+{
+	u8 tcp_state = sk->__sk_common.skc_state;
+	struct told *told;
+
+	if ((tcp_state != TCP_SYN_SENT && tcp_state != TCP_SYN_RECV) || !sk->sk_err)
+		return 0;
+	told = told_here();
+	if (told) {
+		told->socket = (u64)sk;
+		told->error = sk->sk_err;
+	}
+	return 0;
+}
+
+static __always_inline int error_of(struct sock *sk)
+{
+	struct told *told = told_here();
+	int error = sk->sk_err;
+
+	if (told && told->socket == (u64)sk) {
+		told->socket = 0;
+		error = error ?: (int)told->error;
+	}
+	return error;
+}
+
 /* A router's answer, or that of the pod's own kernel for a neighbour that does not answer, has one of many errors. */
 static __always_inline enum failure failure_of(int error)
 {
@@ -53,17 +102,18 @@ static __always_inline int closed(struct sock *sk, int old_state, int new_state,
 	if (!tp)
 		return 0;
 
-	enum failure failure = failure_of(sk->sk_err);
+	int error = error_of(sk);
+	enum failure failure = failure_of(error);
 	enum direction direction = OUTGOING;
 
 	if (old_state == TCP_SYN_RECV) {
 		/* TCP Fast Open's, or one whose SYN crossed the other end's. A child that is dropped as it is made has
 		 * no error. */
-		if (!sk->sk_err)
+		if (!error)
 			return 0;
 		if (tp->fastopen_rsk)
 			direction = INCOMING;
-	} else if (!sk->sk_err && !tp->segs_out) {
+	} else if (!error && !tp->segs_out) {
 		if (!alone)
 			return 0;
 		failure = FAILURE_LOCAL;

@@ -54,7 +54,7 @@ def manifests(pods: Pair, tmp_path: Path) -> Manifests:
     """Every item of both pods and a health check, with a pod label that needs every kind of care."""
     made = Manifests(tmp_path)
     names = ["ipReceive", "ipSend", "tcpReceive", "tcpSend", "tcpRetrans"]
-    made.write_policy("pod", [*names, "tcpNewConnection"], pod_label=["app", "example.com/tier"])
+    made.write_policy("pod", [*names, "tcpNewConnection", "tcpConnectFail"], pod_label=["app", "example.com/tier"])
     made.write_policy("flow", [*names, "tcpRtt"], granularity="flow")
     made.write_policy("health", [], pod_label=["example.com/tier"], health={"periodSeconds": HEALTH_SECONDS})
     labels = {"app": "web", "example.com/tier": "front"}
@@ -89,6 +89,7 @@ def talk(pods: Pair) -> None:
     for family in ("ipv4", "ipv6"):
         traffic.exchanges(pods.a, pods.b, family, count=20)
         traffic.connections(pods.a, pods.b, family, count=11)
+        traffic.refused(pods.a, pods.b, family, count=3)
         traffic.datagrams(pods.a, pods.b, family, count=7, size=300)
 
 
@@ -111,6 +112,7 @@ def labels_of(attributes: Mapping[str, Any]) -> Labels:
         "dolphin.task": "task",
         "dolphin.direction": "direction",
         "dolphin.command": "command",
+        "dolphin.reason": "reason",
         "k8s.pod.label.app": "app",
         "k8s.pod.label.example.com/tier": "example_com_tier",
     }

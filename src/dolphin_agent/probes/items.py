@@ -189,6 +189,7 @@ CONNECT = Probe(
     "connect_fail",
     (
         Program("connect_closed", "tp_btf/inet_sock_set_state", "(failed)"),
+        Program("error_report", "fentry/sock_def_error_report"),
         Program("tcp_v4_connect", "fexit/tcp_v4_connect"),
         Program("tcp_v6_connect", "fexit/tcp_v6_connect"),
     ),
@@ -557,7 +558,7 @@ ITEMS: tuple[Item, ...] = (
                     Rung(
                         (CONNECT_STATE,),
                         inexact="inbound connections are missing, and of those that failed before anything was sent "
-                        "(local) all but those that found no free port",
+                        "(local) all but those that found no free port; before kernel 6.10 some may count as aborted",
                     ),
                 ),
             ),

@@ -15,6 +15,7 @@
 
 /* From 6.18 on the first namespaces have numbers of their own, just before all others. */
 #define NETNS_INITIAL 0xEFFFFFF0u
+#define AF_PACKET     17
 #define NETNS_LIKELY  (1u << 24)   /* no node has had more */
 #define MAC_UNSET     0xFFFF       /* skb->mac_header */
 #define IS_LOCATION   (1ull << 63) /* a reason that is the address of code, since the kernel gave none */
@@ -60,6 +61,14 @@ static __always_inline u32 number_at(const void *place)
 	struct net *net = (void *)read_word(place);
 
 	return is_address(net) ? likely(read_word(&net->ns.inum)) : 0;
+}
+
+/* A packet socket's own copy (tcpdump) that it has not read, which is not the packet. It has no device any more. */
+static __always_inline bool is_copy(struct sk_buff *skb)
+{
+	struct sock *sk = (void *)read_word(&skb->sk);
+
+	return is_address(sk) && (u16)read_word(&sk->__sk_common.skc_family) == AF_PACKET;
 }
 
 /* Where a packet without a device is: with its socket, or where its route is. 0: nothing says it. */
@@ -240,8 +249,11 @@ static __always_inline int dropped(struct sk_buff *skb, u64 reason, struct sock 
 	} else {
 		number = number_of_device(skb->dev);
 		loss.by_device = number;
-		if (!number)
+		if (!number) {
+			if (is_copy(skb))
+				return 0;
 			number = number_elsewhere(skb);
+		}
 	}
 	/* In the node's own namespace, and where nobody knows, it is anyone's. */
 	if (number && number != state.node) {

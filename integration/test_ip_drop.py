@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.lib import traffic, udp
+from integration.lib import crafted, traffic, udp
 from integration.lib.counters import FAMILIES
 from integration.lib.drops import IP, TCP, datagrams, dropping, only, queue
 from integration.lib.netns import NODE
@@ -178,17 +178,21 @@ def test_neighbour_that_is_not_there(drop_watch: Watch, family: Family) -> None:
 
 
 def test_nothing_that_is_consumed_is_a_drop(drop_watch: Watch) -> None:
-    """Ordinary traffic, merged and in fragments, over both families: connections, datagrams, echoes, discovery."""
+    """Ordinary traffic, merged and in fragments, over both families: connections, datagrams, echoes, discovery.
+
+    Somebody has asked for copies, and goes without having read them.
+    """
     pair = drop_watch.pair
     for device, netns in (("to-drop-a", NODE), ("to-drop-b", NODE), *((e.device, e.netns) for e in (pair.a, pair.b))):
         netns.run(["ip", "neigh", "flush", "dev", device, "nud", "permanent"])
 
     def make() -> None:
-        for family in FAMILIES:
-            traffic.connections(pair.a, pair.b, family, count=2, size=BULK)
-            traffic.connections(pair.a, pair.b, family, count=PRIME)
-            assert traffic.datagrams(pair.a, pair.b, family, count=PRIME, size=4000) == PRIME
-            assert traffic.ping(pair.a, pair.b, family, count=PRIME, size=4000) == PRIME
+        with crafted.wire(pair.a, pair.b), crafted.wire(pair.b, pair.a):
+            for family in FAMILIES:
+                traffic.connections(pair.a, pair.b, family, count=2, size=BULK)
+                traffic.connections(pair.a, pair.b, family, count=PRIME)
+                assert traffic.datagrams(pair.a, pair.b, family, count=PRIME, size=4000) == PRIME
+                assert traffic.ping(pair.a, pair.b, family, count=PRIME, size=4000) == PRIME
 
     found = drop_watch.measured(make)
     for end, other in ((pair.a, pair.b), (pair.b, pair.a)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dolphin_agent.bpf import kernel
-from dolphin_agent.bpf.layouts import EVENT_KINDS, SLOTS
+from dolphin_agent.bpf.layouts import EVENT_KINDS, SLOTS, Kind
 from dolphin_agent.bpf.object import objects_directory
 from dolphin_agent.bpf.tables import Tables
 from dolphin_agent.errors import BpfError
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from dolphin_agent.bpf import events
     from dolphin_agent.bpf.flow_tables import DrainedTable, Limits
-    from dolphin_agent.bpf.layouts import Kind
     from dolphin_agent.pods.backend import BackendKey
-    from dolphin_agent.probes.items import Probe
+    from dolphin_agent.probes.items import Ladder, Probe
     from dolphin_agent.probes.ladder import Attached, Choice, Refusal
     from dolphin_agent.probes.plan import Plan
 
@@ -90,6 +89,8 @@ class Engine:
         self._free: list[int] = []
         self._retired: list[tuple[BackendKey, int]] = []
         self._closed = _Lost()
+        self._asked: set[Ladder] = set()
+        """Those that were ever wanted: only of their items can anything be lost."""
         self.status = EngineStatus()
 
     def apply(self, plan: Plan) -> None:
@@ -105,6 +106,7 @@ class Engine:
             return
         if tables is None:
             return
+        self._asked.update(plan.ladders)
         self._climber.climb(dict.fromkeys((*plan.ladders, *self._climber.choices)), always=(NETNS_EXIT,))
         without_slot = self._watch(tables, plan)
         watched = {netns for _, netns, _ in self._slots}
@@ -155,19 +157,22 @@ class Engine:
         return {key for key, slot in self._slots.items() if self._tables.slot_of(key[1]) != slot}
 
     def lost(self) -> dict[tuple[str, str], int]:
-        """Events that may be missing, by (item, reason), since the agent started: upper bounds. `all`: of any item."""
+        """Events that may be missing, by (item, reason), since the agent started: upper bounds. `all`: of any item.
+
+        Items that nobody has asked for yet are not there.
+        """
         misses = self._climber.misses()
         lost = copy.deepcopy(self._closed)
         if self._tables:
             lost.add(self._tables)
-        found: dict[tuple[str, str], int] = {}
-        for item in ITEMS:
+        found: dict[tuple[str, str], int] = {("all", "no_partition"): lost.without_partition}
+        for item in (item for item in ITEMS if self._asked.intersection(item.ladders)):
             found[item.name, "recursion_misses"] = sum(misses.get(probe, 0) for probe in item.probes)
             parts = {kind for kind, one in EVENT_COUNTERS.items() if one.part_of in item.kinds}
             if kinds := (parts | set(item.kinds)) & lost.without_event.keys():
                 found[item.name, "table_full"] = sum(lost.without_event[kind] for kind in kinds)
-        found["all", "no_partition"] = lost.without_partition
-        found["tcpRtt", "table_full"] = lost.without_sample
+            if Kind.TCP_RTT in item.kinds:
+                found[item.name, "table_full"] = lost.without_sample
         return found
 
     def close(self) -> None:

@@ -35,9 +35,10 @@ static __always_inline bool is_waiting(struct request_sock *req)
 }
 
 /* Where AttemptFails is raised for a half-open connection: by a reset, or a SYN where there should be none, if its
- * sequence number is right, which ends the request. */
+ * sequence number is right, which ends the request. Of the register with the flag `fastopen`, only the lowest byte
+ * means anything (5.10 leaves half of a pointer in the others). */
 SEC("fexit/tcp_check_req")
-int BPF_PROG(tcp_check_req, struct sock *sk, struct sk_buff *skb, struct request_sock *req, bool fastopen)
+int BPF_PROG(tcp_check_req, struct sock *sk, struct sk_buff *skb, struct request_sock *req, u8 fastopen)
 {
 	u8 flags = flags_of(skb);
 
@@ -72,7 +73,7 @@ int BPF_PROG(syn_recv6, struct sock *sk, struct sk_buff *skb)
 /* The same where those two have more arguments than the kernel can pass on. The request goes on waiting, as it does for
  * an acknowledgement that the kernel has no use for: those are included while the queue is full. */
 SEC("fexit/tcp_check_req")
-int BPF_PROG(ack_overflow, struct sock *sk, struct sk_buff *skb, struct request_sock *req, bool fastopen)
+int BPF_PROG(ack_overflow, struct sock *sk, struct sk_buff *skb, struct request_sock *req, u8 fastopen)
 {
 	if ((flags_of(skb) & (TCP_RST | TCP_SYN | TCP_ACK)) != TCP_ACK)
 		return 0;

@@ -133,6 +133,7 @@ def played(directory: Callable[[str], Path]) -> Iterator[Scene]:
         )
         # So that every series is there before what is measured: rate() does not see how one begins.
         _talk(pods, 1)
+        _trouble(pods, 1)
         _scraped(
             (classic, native), agent.settled(pods.a.counters)[0].value("dolphin_ip_send_packets_total", pod=CLIENT)
         )
@@ -143,6 +144,8 @@ def played(directory: Callable[[str], Path]) -> Iterator[Scene]:
         assert pods.router
         with links.lossy_arrival(pods.router, "to-a", every=LOST):
             arrived, round_trips = _talk(pods, DATAGRAMS, EXCHANGES)
+        # Where no SYN is lost: of those that nobody answers, retransmissions would begin a series.
+        _trouble(pods, DATAGRAMS // 4 + 1)
         samples, after = agent.settled(lambda: (pods.a.counters(), pods.b.counters()))
         _scraped((classic, native), samples.value("dolphin_ip_send_packets_total", pod=CLIENT))
         at = time.time()
@@ -192,14 +195,19 @@ def _talk(pods: Pair, count: int, exchanges: int = 1) -> tuple[dict[str, int], l
     for family in FAMILIES:
         times[family] = traffic.exchanges(pods.a, pods.b, family, count=exchanges, port=LONG)
         traffic.connections(pods.a, pods.b, family, count=count // 4 + 1)
-        traffic.refused(pods.a, pods.b, family, count=count // 4 + 1)
         arrived[family] = traffic.datagrams(pods.a, pods.b, family, count=count, size=300)
-        drops.both_ways(pods, family, count=count // 4 + 1)
-    _refused(pods, count // 4 + 1)
     return arrived, times["ipv4"]
 
 
-def _refused(pods: Pair, count: int) -> None:
+def _trouble(pods: Pair, count: int) -> None:
+    """What is refused, dropped or malformed."""
+    for family in FAMILIES:
+        traffic.refused(pods.a, pods.b, family, count=count)
+        drops.both_ways(pods, family, count=count)
+    _malformed(pods, count)
+
+
+def _malformed(pods: Pair, count: int) -> None:
     """Send what the server refuses from the router's end of its wire, where nobody counts what is sent."""
     assert pods.router
     port, stranger, server = Pod(pods.router, "to-b", "10.8.2.1", "fd08:2::1"), "10.8.2.50", pods.b.ipv4

@@ -128,8 +128,8 @@ def shows_both_pods(agent: Agent) -> bool:
 
 
 def items_at(granularity: str) -> list[str]:
-    """Every item that has a granularity."""
-    return [item.name for item in ITEMS if granularity in item.metrics]
+    """Every item that has a granularity, but drops and errors: emulation takes seconds for each hook."""
+    return [i.name for i in ITEMS if granularity in i.metrics and not i.name.endswith(("Drop", "Error"))]
 
 
 @pytest.fixture(params=GRANULARITIES)

@@ -208,7 +208,9 @@ def test_slow_path_is_not_down(pod: Pod, start_agent: StartAgent) -> None:
                 partial(reaches, agent, SUCCESSFUL, PROBES, **mine), deadline=EFFECT, what=f"{command} is answered"
             )
             samples = agent.metrics()
-            assert (samples.value(STATUS, **mine), samples.value(FAILED, **mine)) == (1, 0)
+            assert samples.value(STATUS, **mine) == 1
+            # A busy machine that emulates may need more than the second once.
+            assert samples.value(FAILED, **mine) <= 1
             mean = samples.value(f"{DURATION}_sum", **mine) / samples.value(f"{DURATION}_count", **mine)
             # curl: the answer to its SYN, and that to its request.
             assert 0.2 <= mean < 0.8
@@ -257,7 +259,9 @@ def test_http(guest: None, manifests: Manifests, start_agent: StartAgent) -> Non
             counted, other = (SUCCESSFUL, FAILED) if is_good else (FAILED, SUCCESSFUL)
             wait_until(partial(reaches, agent, counted, 3, **mine), deadline=EFFECT, what=f"{name} was asked")
             samples = agent.metrics()
-            assert (samples.value(STATUS, **mine), samples.value(other, **mine)) == (is_good, 0), name
+            assert samples.value(STATUS, **mine) == is_good, name
+            # As above, where there is an answer.
+            assert samples.value(other, **mine) <= is_good, name
         began, before = time.monotonic(), len(requests["200"])
         time.sleep(PROBES)
         assert 0.7 < (len(requests["200"]) - before) / (time.monotonic() - began) < 1.3

@@ -14,6 +14,7 @@ from integration.cluster.control_plane import ClusterControlPlane
 from integration.kube import binaries
 from integration.lib.netns import new_netns
 from integration.lib.wait import wait_until
+from integration.vm import kernels
 from integration.vm.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ class Cluster:
     def log(self) -> str:
         """What the guest printed, and what the harness says of its end."""
         return (self.control_plane.work / "guest.log").read_text(errors="replace")
+
+
+def fetch(kernel: str) -> None:
+    """Have what a node needs, while the archive can be reached: not from inside of `namespace`. Raises HarnessError."""
+    kernels.prepare(kernels.find(kernel))
+    runtime.find()
 
 
 @contextmanager

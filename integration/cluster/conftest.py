@@ -49,8 +49,9 @@ def cluster(
     image: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[bed.Cluster]:
     """A control plane, and a node that has the agent's image."""
-    work = tmp_path_factory.mktemp("cluster")
-    with bed.namespace(), bed.cluster(work, request.config.getoption("--node-kernel"), [image]) as made:
+    work, kernel = tmp_path_factory.mktemp("cluster"), request.config.getoption("--node-kernel")
+    bed.fetch(kernel)
+    with bed.namespace(), bed.cluster(work, kernel, [image]) as made:
         yield made
 
 

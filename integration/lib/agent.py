@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COMMAND = Path(sys.executable).with_name("dolphin-agent")
 """The command that installing the package made."""
 
-READY_DEADLINE = 120
+READY_DEADLINE = 300
 """Seconds from start to ready; under emulation importing takes most of them."""
 
 _T = TypeVar("_T")

@@ -550,6 +550,7 @@ def test_extension_headers(pair: Watch, plain: Pair) -> None:
     number, octets = udp_sent(a)["ipv6"]
     assert number == 2 * PRIME
     assert PRIME * 300 < octets <= PRIME * (300 + LONG)
+    assert udp_received(b)["ipv6"] == (number, octets)
 
 
 @pytest.mark.parametrize("mode", scenarios.MODES)

@@ -211,10 +211,12 @@ def test_slow_path_is_not_down(pod: Pod, start_agent: StartAgent) -> None:
             assert samples.value(STATUS, **mine) == 1
             # A busy machine that emulates may need more than the second once.
             assert samples.value(FAILED, **mine) <= 1
-            mean = samples.value(f"{DURATION}_sum", **mine) / samples.value(f"{DURATION}_count", **mine)
+            count = samples.value(f"{DURATION}_count", **mine)
+            # ARP has no number: an answer that the kernel asked for itself may come first.
+            early = 1 if command == "arping" else 0
             # curl: the answer to its SYN, and that to its request.
-            assert 0.2 <= mean < 0.8
-            assert samples.value(f"{DURATION}_bucket", le="0.0625", **mine) == 0
+            assert 0.2 * (count - early) <= samples.value(f"{DURATION}_sum", **mine) < 0.8 * count
+            assert samples.value(f"{DURATION}_bucket", le="0.0625", **mine) <= early
             assert samples.value(f"{DURATION}_bucket", le="1", **mine) == samples.value(SUCCESSFUL, **mine)
 
 

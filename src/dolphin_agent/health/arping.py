@@ -1,6 +1,7 @@
 """arping: an ARP request (RFC 826), or for IPv6 a neighbour solicitation (RFC 4861), on the pod's own link.
 
-Neither has a number that an answer repeats: one that comes later than its period is taken for the next one's.
+Neither has a number that an answer repeats: one that comes later than its period is taken for the next one's, and one
+that the kernel asked for itself for the probe's that waits.
 """
 
 from __future__ import annotations

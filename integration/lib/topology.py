@@ -158,6 +158,8 @@ def node_pair(prefix: str = "local") -> Iterator[Pair]:
 
 def _end(stack: ExitStack, name: str, ipv4: str, ipv6: str, device: str = "eth0") -> Pod:
     netns = stack.enter_context(new_netns(name))
+    # A new namespace takes the node's setting, which other tests change.
+    netns.sysctl("ipv4/ip_forward", 0)
     for setting, value in _SYSCTLS.items():
         for scope in ("all", "default"):
             netns.sysctl(setting.format(scope), value)

@@ -117,7 +117,7 @@ def test_equal(cluster: bed.Cluster, workload: Workload, scraped: Scraped, colle
     assert judge.agent_says(before, after, items=items, **labels) == judge.kernel_says(moved["app1"], items=items)
     assert opened(before, after, "outbound", **labels) == moved["app1"].active_opens == 40
     assert after.series("dolphin_flow_tcp_rtt_microseconds_count", **labels)
-    assert not judge.lost(after)
+    assert not judge.lost(after, published)
 
     wanted = int(after.value("dolphin_ip_receive_bytes_total", pod=app1, ipfamily="ipv4"))
     collector.wait_for(

@@ -67,10 +67,14 @@ def agent_says(
     return found
 
 
-def lost(samples: Samples) -> dict[tuple[str, str], int]:
-    """(item, reason) -> events that the agent says an item's numbers may lack, where there are any."""
+def lost(samples: Samples, items: Iterable[str] = ITEMS) -> dict[tuple[str, str], int]:
+    """(item, reason) -> events that the agent says an item's numbers may lack, where there are any.
+
+    All of `items` have been asked for: of others the agent says nothing.
+    """
     name = "dolphin_agent_lost_events_total"
     series = samples.series(name)
-    assert {labels["item"] for labels in series} >= ITEMS.keys(), "the agent says nothing of lost events"
+    wanted = set(items)
+    assert {labels["item"] for labels in series} >= wanted, "the agent says nothing of lost events"
     counts = {(labels["item"], labels["reason"]): int(samples.value(name, **labels)) for labels in series}
-    return {key: count for key, count in counts.items() if count and key[0] in {*ITEMS, "all"}}
+    return {key: count for key, count in counts.items() if count and key[0] in {*wanted, "all"}}

@@ -32,8 +32,10 @@ SUCCESSFUL = "dolphin_health_check_successful_total"
 FAILED = "dolphin_health_check_failed_total"
 DURATION = "dolphin_health_check_duration_seconds"
 PORT = 8080
+PERIOD = 2
+"""Seconds. A busy machine that emulates may need one for an answer."""
 PROBES = 5
-EFFECT = 15
+EFFECT = 30
 """Seconds until a change shows, for emulation on a busy machine."""
 COMMANDS = ("ping", "arping", "curl")
 FAMILIES = ("ipv4", "ipv6")
@@ -87,9 +89,9 @@ def manifest(pod: Pod, name: str = "web", **fields: Any) -> PodManifest:  # noqa
 
 
 def check(command: str, *families: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - of every type
-    """A health check every second."""
+    """A health check every period."""
     port = {"port": PORT} if command == "curl" else {}
-    return {"command": command, "periodSeconds": 1, "ipFamilies": list(families or ["ipv4"]), **port, **fields}
+    return {"command": command, "periodSeconds": PERIOD, "ipFamilies": list(families or ["ipv4"]), **port, **fields}
 
 
 @contextmanager
@@ -124,7 +126,7 @@ def equal(agent: Agent, capture: Capture, command: str, family: str, at_least: i
         counted = samples.value(SUCCESSFUL, **labels) + samples.value(FAILED, **labels)
         return samples if at_least <= before == counted == capture.counts[kind] else None
 
-    samples = wait_until(found, deadline=EFFECT + at_least, what=f"{kind}: counted are those that arrived")
+    samples = wait_until(found, deadline=EFFECT + at_least * PERIOD, what=f"{kind}: counted are those that arrived")
     assert samples
     return samples
 
@@ -155,8 +157,8 @@ def test_counts_are_packets(node: Node, manifests: Manifests, start_agent: Start
                 assert samples.value(f"{DURATION}_count", **labels) == answered
                 assert 0 < samples.value(f"{DURATION}_sum", **labels) < answered
         began, arrived = time.monotonic(), len(a.times)
-        time.sleep(PROBES)
-        assert 3 < (len(a.times) - arrived) / (time.monotonic() - began) < 5, "four checks a second"
+        time.sleep(PROBES * PERIOD)
+        assert 3 < (len(a.times) - arrived) * PERIOD / (time.monotonic() - began) < 5, "four checks a period"
     assert bpf.program_ids() == programs
 
 
@@ -209,7 +211,6 @@ def test_slow_path_is_not_down(pod: Pod, start_agent: StartAgent) -> None:
             )
             samples = agent.metrics()
             assert samples.value(STATUS, **mine) == 1
-            # A busy machine that emulates may need more than the second once.
             assert samples.value(FAILED, **mine) <= 1
             count = samples.value(f"{DURATION}_count", **mine)
             # ARP has no number: an answer that the kernel asked for itself may come first.
@@ -217,7 +218,7 @@ def test_slow_path_is_not_down(pod: Pod, start_agent: StartAgent) -> None:
             # curl: the answer to its SYN, and that to its request.
             assert 0.2 * (count - early) <= samples.value(f"{DURATION}_sum", **mine) < 0.8 * count
             assert samples.value(f"{DURATION}_bucket", le="0.0625", **mine) <= early
-            assert samples.value(f"{DURATION}_bucket", le="1", **mine) == samples.value(SUCCESSFUL, **mine)
+            assert samples.value(f"{DURATION}_bucket", le="1", **mine) >= samples.value(SUCCESSFUL, **mine) - 1
 
 
 def test_loss(pod: Pod, manifests: Manifests, start_agent: StartAgent) -> None:
@@ -233,7 +234,7 @@ def test_loss(pod: Pod, manifests: Manifests, start_agent: StartAgent) -> None:
 @pytest.mark.usefixtures("every_command")
 def test_answer_after_the_timeout(pod: Pod, start_agent: StartAgent) -> None:
     """A probe that outlives its period has failed, and its answer is no later one's; ARP cannot tell them apart."""
-    with http_server.serving(pod, PORT, http_server.page(200)), links.netem(pod, delay=1400):
+    with http_server.serving(pod, PORT, http_server.page(200)), links.netem(pod, delay=1400 * PERIOD):
         agent = start_agent()
         for command in ("ping", "curl"):
             failed = partial(reaches, agent, FAILED, PROBES, command=command, ipfamily="ipv4")
@@ -265,8 +266,8 @@ def test_http(guest: None, manifests: Manifests, start_agent: StartAgent) -> Non
             # As above, where there is an answer.
             assert samples.value(other, **mine) <= is_good, name
         began, before = time.monotonic(), len(requests["200"])
-        time.sleep(PROBES)
-        assert 0.7 < (len(requests["200"]) - before) / (time.monotonic() - began) < 1.3
+        time.sleep(PROBES * PERIOD)
+        assert 0.7 < (len(requests["200"]) - before) * PERIOD / (time.monotonic() - began) < 1.3
         host = f"{pods['200'].ipv4}:{PORT}"
         assert requests["200"][0].startswith(f"GET /healthz?a=b HTTP/1.1\r\nHost: {host}\r\n".encode())
 
@@ -275,11 +276,10 @@ def test_those_who_do_not_answer_delay_nobody(pod: Pod, manifests: Manifests, st
     """Packets to 400 addresses that nobody has wait in the kernel for ARP; the pod's own do not."""
     absent = [PodManifest(f"n{n}", pod.netns.path, ips=[f"10.9.0.{n % 200 + 50}"]) for n in range(400)]
     manifests.write_pods(manifest(pod), *absent)
-    # Under emulation a second is too short for all that the kernel has to do meanwhile.
-    manifests.write_policy("p", [], health=check("ping", periodSeconds=2))
+    manifests.write_policy("p", [], health=check("ping"))
     with captured(pod) as capture:
         agent = start_agent()
-        wait_until(lambda: agent.value(SUCCESSFUL) >= PROBES, deadline=4 * EFFECT, what="the pod answers")
+        wait_until(lambda: agent.value(SUCCESSFUL) >= PROBES, deadline=2 * EFFECT, what="the pod answers")
         samples = agent.metrics()
         times = list(capture.times)
     assert samples.value(FAILED, pod="default/web") == 0
@@ -321,7 +321,7 @@ def test_policy_and_pods_that_change(node: Node, manifests: Manifests, start_age
         manifests.write_pods(manifest(one, ips=(other.ipv4,)))
         wait_until(lambda: after.counts["ping ipv4"] >= 2, deadline=EFFECT, what="the new address is asked")
         asked = before.counts["ping ipv4"]
-        time.sleep(2)
+        time.sleep(PERIOD + 1)
         assert before.counts["ping ipv4"] == asked, "the old one is not"
     manifests.remove_policy("p")
     wait_until(lambda: agent.metrics().monitored() == {}, deadline=EFFECT, what="nothing is left")

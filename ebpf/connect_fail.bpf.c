@@ -18,8 +18,9 @@ static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
 #endif
 }
 
-/* The reason that was told last, on each CPU, of a connection that was opening. Before 6.10 the kernel tells it just
- * before it closes the socket, and a program that asks at once (SO_ERROR) has taken it away by then. */
+/* The reason that was told last, on each CPU, of a connection of a pod that was opening. Before 6.10 the kernel tells
+ * it just before it closes the socket, and a program that asks at once (SO_ERROR) has taken it away by then. What is
+ * told is taken back as that socket closes, since a later one may lie at the same address. */
 struct told {
 	u64 socket;
 	u64 error;
@@ -46,6 +47,8 @@ int BPF_PROG(error_report, struct sock *sk)
 	struct told *told;
 
 	if ((tcp_state != TCP_SYN_SENT && tcp_state != TCP_SYN_RECV) || !sk->sk_err)
+		return 0;
+	if (!pod_of(sk->__sk_common.skc_net.net, FAILED).wants)
 		return 0;
 	told = told_here();
 	if (told) {
@@ -94,15 +97,19 @@ static __always_inline int closed(struct sock *sk, int old_state, int new_state,
 
 	struct pod pod = pod_of(sk->__sk_common.skc_net.net, FAILED);
 
+	if (!pod.wants)
+		return 0;
+
+	int error = error_of(sk);
+
 	/* MPTCP and SCTP have such states too. */
-	if (!pod.wants || sk->sk_protocol != IPPROTO_TCP)
+	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 
 	struct tcp_sock *tp = tcp_sock_of(sk);
 	if (!tp)
 		return 0;
 
-	int error = error_of(sk);
 	enum failure failure = failure_of(error);
 	enum direction direction = OUTGOING;
 

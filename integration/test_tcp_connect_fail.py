@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FAILURES = "dolphin_tcp_connect_failures_total"
 COUNT = 5
+ROUNDS = 4
 PORT = 9100
 CLOSED = 9
 HOW = ("blocking", "polled")
@@ -334,6 +336,38 @@ def test_aborted(pods: Pair, watch: Watch, family: Family, how: str) -> None:
                 assert one.connect_ex(to) == errno.EINPROGRESS
     assert outcome.a.failed == {(family, "outbound", "aborted"): COUNT}
     assert outcome.a.kernel["Tcp.AttemptFails"] == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_error_of_a_stranger(routed_pods: Pair, family: Family) -> None:
+    """A new socket may lie where one of a pod that nobody watches has failed, whose error is not its own."""
+    stranger, own = routed_pods.a, routed_pods.b
+    assert routed_pods.router is not None
+    for setting in ("ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"):
+        routed_pods.router.sysctl(setting, 0)
+    with (
+        one_processor(),
+        links.netem(stranger, delay=100),
+        dropped(stranger, f"tcp dport {PORT}"),
+        watching({"b": own.netns.inum}, items=["tcpConnectFail"]) as watch,
+    ):
+        for _ in range(ROUNDS):
+            failed = attempts(stranger, family, (ELSEWHERE[family], PORT), how="polled", retries=6)
+            assert set(failed) <= {errno.EHOSTUNREACH, errno.ENETUNREACH}
+            with opening(own, stranger, family, COUNT):
+                pass
+        assert failures(watch.samples()) == {("default/b", family, "outbound", "aborted"): ROUNDS * COUNT}
+
+
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """Stay on it for the length of a block, so that memory is used again at once."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

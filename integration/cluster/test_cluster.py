@@ -246,7 +246,7 @@ def test_each_capability_is_needed(cluster: bed.Cluster, release: Release) -> No
     kubectl("apply", "-f", "-", stdin=json.dumps(body))
     phase = ["get", "pod", "without", "-o", "jsonpath={.status.phase}"]
     wait_until(
-        lambda: kubectl(*phase).stdout in ("Succeeded", "Failed"), deadline=180, what="all have checked", interval=2
+        lambda: kubectl(*phase).stdout in ("Succeeded", "Failed"), deadline=400, what="all have checked", interval=2
     )
     said = {one: kubectl("logs", "without", "-c", one.lower().replace("_", "-")).stdout for one in needed}
     assert set(needed) - {"SYS_RESOURCE"} == {"BPF", "PERFMON", "SYS_PTRACE", "NET_RAW"}

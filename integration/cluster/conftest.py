@@ -165,6 +165,10 @@ class Scraped:
             }
         )
 
+    def time(self) -> float:
+        """When the last scrape began that succeeded, in seconds since the epoch; 0: there is none."""
+        return max((value for _, value in self.prometheus.query("timestamp(dolphin_agent_build_info)")), default=0)
+
     def wait_up(self) -> None:
         """Look for agents until exactly one is scraped."""
 

@@ -63,8 +63,9 @@ def counted(workload: Workload, scraped: Scraped, deadline: float = 180) -> Read
     """A reading of the pods' counters and of Prometheus that belong together: nothing moved around the scrape."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
-        before = {app: workload.counters(app) for app in ("nginx", "app1")}
-        time.sleep(2.2)  # a scrape a second, which may show a reading of half a second ago
+        before, read = {app: workload.counters(app) for app in ("nginx", "app1")}, time.time()
+        # It may show a reading of half a second ago; on a busy machine some fail.
+        wait_until(lambda: scraped.time() > read + 0.6, deadline=EFFECT_SECONDS, what="a scrape after that")  # noqa: B023
         samples = scraped.samples()
         if before == {app: workload.counters(app) for app in before}:
             return before, samples

@@ -38,7 +38,7 @@ Dir::Etc::sourceparts "{root}/sources";
 Dir::State "{root}/state";
 Dir::State::status "{root}/status";
 Dir::Cache "{root}/cache";
-APT::Architecture "amd64";
+APT::Architecture "{architecture}";
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
@@ -118,9 +118,9 @@ def _deb822_sources(text: str) -> Iterator[_Source]:
 
 
 class PrivateApt:
-    """An apt that knows one suite of one archive, with all its state below `root`."""
+    """An apt that knows one suite of one archive, for one architecture, with all its state below `root`."""
 
-    def __init__(self, root: Path, archive: Archive, suite: str) -> None:
+    def __init__(self, root: Path, archive: Archive, suite: str, architecture: str = "amd64") -> None:
         """Lay the root out; nothing is fetched yet."""
         self._suite = suite
         for directory in ("state/lists/partial", "cache/archives/partial", "sources"):
@@ -128,12 +128,12 @@ class PrivateApt:
         (root / "status").touch()
         (root / "sources" / "debian.sources").write_text(
             f"Types: deb\nURIs: {archive.uri}\nSuites: {suite}\nComponents: main\n"
-            f"Architectures: amd64\nSigned-By: {archive.keyring}\n"
+            f"Architectures: {architecture}\nSigned-By: {archive.keyring}\n"
         )
         machine = (path for path in (_ETC / "apt.conf.d", _ETC / "apt.conf") if path.exists())
         includes = "\n".join(f'#include "{path}{"/" if path.is_dir() else ""}";' for path in machine)
         configuration = root / "apt.conf"
-        configuration.write_text(_CONFIGURATION.format(includes=includes, root=root))
+        configuration.write_text(_CONFIGURATION.format(includes=includes, root=root, architecture=architecture))
         self._env = os.environ | {"APT_CONFIG": str(configuration), "LC_ALL": "C"}
 
     def update(self) -> None:
@@ -154,9 +154,9 @@ class PrivateApt:
         shown = tools.run(["apt-cache", "show", "--no-all-versions", *names], env=self._env).decode()
         return dict(re.findall(r"(?m)^Package: (\S+)\n(?:.+\n)*?Version: (\S+)$", shown))
 
-    def closure(self, package: str) -> list[str]:
-        """Return a package and, in turn, everything it depends on."""
-        shown = tools.run(["apt-cache", "depends", "--recurse", "--important", package], env=self._env).decode()
+    def closure(self, *packages: str) -> list[str]:
+        """Return packages and, in turn, everything they depend on."""
+        shown = tools.run(["apt-cache", "depends", "--recurse", "--important", *packages], env=self._env).decode()
         # Dependencies are indented, virtual packages are in angle brackets.
         return re.findall(r"(?m)^([^\s<]\S*)$", shown)
 

@@ -27,6 +27,8 @@ OUT_VARIABLE = "DOLPHIN_VM_OUT"
 GUEST_OUT = Path("/run/dolphin-vm/exchange/out")
 """That directory's path in the guest."""
 
+_MACHINE_ROOT = Path("/")
+
 _GUEST_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -36,18 +38,13 @@ _GUEST_ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",  # the root is read-only
 }
 _KERNEL_PARAMETERS = (
-    "console=ttyS0",
-    "8250.nr_uarts=2",
     "loglevel=5",  # warnings and worse: less to print is faster, and they are what the harness looks for
     "oops=panic",
     "panic=-1",
-    "reboot=t",
     # The rest is for speed: nothing to calibrate, to wait for, or to audit under emulation.
     "nokaslr",
     "random.trust_cpu=on",
     "rcupdate.rcu_expedited=1",
-    "tsc=reliable",
-    "no_timer_check",
     "mitigations=off",
     "apparmor=0",
     "selinux=0",
@@ -71,6 +68,9 @@ class Machine:
     in 10.0.2.0/24, and nothing else. Empty: none."""
     tap: str = ""
     """A tap device of the network namespace that QEMU runs in, as the guest's network device. Empty: none."""
+    root: Path = _MACHINE_ROOT
+    """What the guest has as root. One that is not this machine's needs a static busybox where this machine has its own,
+    what guest.sh runs, and an empty directory for each of the machine's that the guest is to see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ async def run(kernel: kernels.CachedKernel, job: Job, machine: Machine, print_ou
     with tempfile.TemporaryDirectory(prefix="dolphin-vm-") as temporary:
         work = Path(temporary)
         exchange = work / "exchange"
-        _fill_exchange(exchange, kernel, job)
-        (work / "initramfs").write_bytes(initramfs.build(kernel))
+        _fill_exchange(exchange, kernel, job, machine.root)
+        (work / "initramfs").write_bytes(initramfs.build(kernel, machine.root / tools.find("busybox").lstrip("/")))
         argv = _qemu(kernel, machine, work)
         timed_out = False
         async with _process(argv, work / "qemu.log") as (process, output):
@@ -146,16 +146,20 @@ async def _process(
             await process.wait()
 
 
-def _fill_exchange(exchange: Path, kernel: kernels.CachedKernel, job: Job) -> None:
+def _fill_exchange(exchange: Path, kernel: kernels.CachedKernel, job: Job, root: Path) -> None:
     """Write what init.sh and guest.sh read into the directory that the guest shares with the machine."""
     out = exchange / "out"
     out.mkdir(parents=True)
-    kept = (PROJECT, job.cwd, kernel.directory, Path(sys.prefix), Path(sys.base_prefix), *job.keep)
-    (exchange / "keep").write_text("".join(f"{path.resolve()}\n" for path in dict.fromkeys(kept)))
+    kept = {PROJECT, job.cwd, kernel.directory, *job.keep}
+    if root == _MACHINE_ROOT:
+        kept |= {Path(sys.prefix), Path(sys.base_prefix)}  # another root has its own Python
+    # In order: a directory before those in it, which come with it.
+    (exchange / "keep").write_text("".join(f"{path}\n" for path in sorted({path.resolve() for path in kept})))
     settings = {
         "guest_script": Path(__file__).with_name("guest.sh").resolve(),
         "modules": kernel.directory,
         "busybox": tools.find("busybox"),
+        "line": kernel.architecture.job,
     }
     (exchange / "settings").write_text(_assignments(settings))
     environment = {
@@ -175,23 +179,30 @@ def _assignments(values: Mapping[str, object]) -> str:
 
 def _qemu(kernel: kernels.CachedKernel, machine: Machine, work: Path) -> list[str]:
     # Emulation always: on some machines KVM hangs although /dev/kvm is there, and results must not differ.
+    architecture = kernel.architecture
+    parameters = (f"console={architecture.console}", *architecture.parameters, *_KERNEL_PARAMETERS, *machine.append)
     pace = ["-accel", "tcg,thread=multi", "-smp", str(machine.cpus)]
     if machine.counted:
         pace = ["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=on"]
     return [
-        tools.find("qemu-system-x86_64"),
-        *("-M", "q35", "-cpu", "max", *pace, "-m", f"{machine.memory}M"),
+        tools.find(architecture.qemu[0]),
+        *(*architecture.qemu[1:], *pace, "-m", f"{machine.memory}M"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(kernel.vmlinux), "-initrd", str(work / "initramfs")),
-        *("-append", " ".join((*_KERNEL_PARAMETERS, *machine.append))),
+        *("-append", " ".join(parameters)),
         *("-chardev", f"file,id=console,path={work / 'console.log'}", "-serial", "chardev:console"),
-        *("-chardev", "stdio,id=job,signal=off", "-serial", "chardev:job"),
-        *("-fsdev", "local,id=hostroot,path=/,security_model=none,readonly=on,multidevs=remap"),
-        *("-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
+        *("-chardev", "stdio,id=job,signal=off", *architecture.job_device),
+        *_read_only("machine", _MACHINE_ROOT),
+        *_read_only("root", machine.root),
         *("-fsdev", f"local,id=exchange,path={work / 'exchange'},security_model=none"),
         *("-device", "virtio-9p-pci,fsdev=exchange,mount_tag=exchange"),
         *_network(machine),
     ]
+
+
+def _read_only(tag: str, path: Path) -> list[str]:
+    shared = f"local,id={tag},path={path},security_model=none,readonly=on,multidevs=remap"
+    return ["-fsdev", shared, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
 
 
 def _network(machine: Machine) -> list[str]:

@@ -2,7 +2,7 @@
 # Process 1 of the guest once the machine's files are its root: runs the job and brings its exit status out.
 
 base=/run/dolphin-vm
-# Sets modules, the directory below which the modules of this kernel are, and busybox.
+# Sets modules, the directory below which the modules of this kernel are, busybox, and line, that of the job's output.
 . "$base/exchange/settings"
 
 # The kernel loads modules on demand through this; everybody else's modprobe obeys MODPROBE_OPTIONS.
@@ -16,10 +16,10 @@ echo dolphin >/proc/sys/kernel/hostname
 # The job's output has a serial line of its own: what it prints is never taken for the kernel's words.
 # Through a pipe: on a terminal programs would draw and colour. The status is renamed when complete, as half a
 # status is none.
-stty -F /dev/ttyS1 raw -echo
+stty -F "/dev/$line" raw -echo
 {
     setsid /bin/sh "$base/exchange/job" </dev/null 2>&1
     echo $? >"$base/exchange/status.new"
-} | cat >/dev/ttyS1
+} | cat >"/dev/$line"
 mv "$base/exchange/status.new" "$base/exchange/status"
 "$busybox" reboot -f

@@ -19,23 +19,20 @@ for module in /modules/*.ko; do
 done
 
 # cache=loose: the machine's files are taken not to change while the guest runs.
-mount -t 9p -o "ro,cache=loose,$transport" hostroot /root || fail "cannot mount the machine's root"
+mount -t 9p -o "ro,cache=loose,$transport" machine /lower || fail "cannot mount the machine's files"
+mount -t 9p -o "ro,cache=loose,$transport" root /root || fail "cannot mount the root"
 mount -t 9p -o "rw,cache=none,$transport" exchange /exchange || fail "cannot mount the exchange directory"
-mount --bind /root /lower
 for directory in $scratch; do
     mount -t tmpfs -o mode=1777 tmpfs "/root$directory" || fail "cannot make $directory writable"
 done
 
-# Directories that the scratch ones hide, but the guest needs: the source tree or the cache may be in /tmp.
+# Directories of the machine that the guest needs and its root lacks: the scratch ones hide them (the source tree or the
+# cache may be in /tmp), or it is another root.
 while read -r kept; do
-    for directory in $scratch; do
-        case $kept in
-        "$directory"/*)
-            mkdir -p "/root$kept"
-            mount --bind "/lower$kept" "/root$kept" || fail "cannot bring in $kept"
-            ;;
-        esac
-    done
+    mkdir -p "/root$kept"
+    if [ -z "$(ls -A "/root$kept")" ]; then
+        mount --bind "/lower$kept" "/root$kept" || fail "cannot bring in $kept"
+    fi
 done </exchange/keep
 
 mount -t proc proc /root/proc

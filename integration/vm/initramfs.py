@@ -6,8 +6,6 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration.vm import tools
-
 if TYPE_CHECKING:
     from integration.vm.kernels import CachedKernel
 
@@ -15,16 +13,13 @@ _INIT = Path(__file__).with_name("init.sh")
 _DIRECTORIES = ("bin", "dev", "proc", "sys", "modules", "root", "lower", "exchange")
 
 
-def build(kernel: CachedKernel) -> bytes:
-    """Return an archive with init.sh, a static busybox and the modules that the root file system needs.
-
-    Raises MissingToolError.
-    """
+def build(kernel: CachedKernel, busybox: Path) -> bytes:
+    """Return an archive with init.sh, a static busybox and the modules that the root file system needs."""
     archive = _Archive()
     for name in _DIRECTORIES:
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.add("init", stat.S_IFREG | 0o755, _INIT.read_bytes())
-    archive.add("bin/busybox", stat.S_IFREG | 0o755, Path(tools.find("busybox")).read_bytes())
+    archive.add("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes())
     archive.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
     # The kernel opens it for init's output before init can mount anything.
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from integration.vm import tools
 from integration.vm.apt import PrivateApt, machine_archive
+from integration.vm.architectures import AMD64, ARM64, Architecture
 from integration.vm.errors import HarnessError, KernelUnavailableError
 from integration.vm.unpack import unpack
 
@@ -25,17 +26,21 @@ if TYPE_CHECKING:
 _LAYOUT = 1
 """Version of a cached kernel's layout; one with another is made again."""
 
-_IMAGE = re.compile(r"linux-image-(?P<release>\d[^-]*(?:-\d+)?-amd64)")
-
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel series as Debian ships it: the generic amd64 flavour."""
+    """A kernel series as Debian ships it: the generic flavour of an architecture."""
 
     name: str
-    """The series, such as 6.12."""
+    """The series, such as 6.12; with an architecture after it where that is not amd64."""
     suite: str
     """The Debian suite that has it."""
+    architecture: Architecture = AMD64
+
+    @property
+    def series(self) -> str:
+        """What the versions of its package begin with."""
+        return self.name.removesuffix(f"-{self.architecture.name}")
 
 
 SUPPORTED = (
@@ -43,8 +48,9 @@ SUPPORTED = (
     Kernel("6.1", "bookworm"),
     Kernel("6.12", "trixie"),
     Kernel("7.2", "forky"),
+    Kernel("6.12-arm64", "trixie", ARM64),
 )
-"""Every kernel that can be tested, oldest first."""
+"""Every kernel that can be tested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,11 @@ class CachedKernel:
     version: str
     """The version of its Debian package."""
     directory: Path
+    architecture: Architecture
 
     @property
     def vmlinux(self) -> Path:
-        """The kernel as an ELF file."""
+        """The kernel as QEMU starts it."""
         return self.directory / "vmlinux"
 
     @property
@@ -118,13 +125,13 @@ def _read(kernel: Kernel, directory: Path) -> CachedKernel | None:
         manifest = json.loads((directory / "manifest.json").read_text())
         if manifest["layout"] != _LAYOUT:
             return None
-        return CachedKernel(kernel.name, manifest["release"], manifest["version"], directory)
+        return CachedKernel(kernel.name, manifest["release"], manifest["version"], directory, kernel.architecture)
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
 
 def _make(kernel: Kernel, work: Path) -> Path:
-    apt = PrivateApt(work / "apt", machine_archive(), kernel.suite)
+    apt = PrivateApt(work / "apt", machine_archive(), kernel.suite, kernel.architecture.name)
     apt.update()
     release, version = _newest(kernel, apt.versions("linux-image-"))
     # From forky on the image's package is nearly empty: others of the same release have its files.
@@ -144,12 +151,13 @@ def _make(kernel: Kernel, work: Path) -> Path:
 
 def _newest(kernel: Kernel, versions: dict[str, str]) -> tuple[str, str]:
     """Choose from {package: version} the newest of a series; returns (release, package version)."""
-    images = {match["release"]: version for name, version in versions.items() if (match := _IMAGE.fullmatch(name))}
-    series = {release: version for release, version in images.items() if version.startswith(f"{kernel.name}.")}
+    image = re.compile(rf"linux-image-(?P<release>\d[^-]*(?:-\d+)?-{kernel.architecture.name})")
+    images = {match["release"]: version for name, version in versions.items() if (match := image.fullmatch(name))}
+    series = {release: version for release, version in images.items() if version.startswith(f"{kernel.series}.")}
     if not series:
         others = ", ".join(sorted(images.values())) or "no kernel at all"
         raise KernelUnavailableError(
-            f"Debian's {kernel.suite} has no kernel {kernel.name} for amd64; it has {others}. "
+            f"Debian's {kernel.suite} has no kernel {kernel.series} for {kernel.architecture.name}; it has {others}. "
             "Where the suite has moved on, change SUPPORTED in integration/vm/kernels.py"
         )
     newest = max(series, key=lambda release: cmp_to_key(_compare_versions)(series[release]))

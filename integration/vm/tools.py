@@ -22,6 +22,7 @@ PACKAGES = {
     "depmod": "kmod",
     "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
+    "qemu-system-aarch64": "qemu-system-arm",
     "qemu-system-x86_64": "qemu-system-x86",
     "runc": "runc",
     "zstd": "zstd",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ROOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
 """Modules that must be loaded before the root file system can be mounted."""
 
+_ARM64_MAGIC = b"ARM\x64"
+_ARM64_MAGIC_OFFSET = 56
 _ELF = b"\x7fELF"
 _GZIP = b"\x1f\x8b"
 _XZ = b"\xfd7zXZ"
@@ -28,7 +30,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 def unpack(packages: Iterable[Path], release: str, directory: Path) -> None:
     """Unpack the packages of kernel `release` into `directory`.
 
-    It then holds `vmlinux` (an ELF file), `lib/modules/<release>` with its indexes, and `root-modules`: what
+    It then holds `vmlinux` (what QEMU starts), `lib/modules/<release>` with its indexes, and `root-modules`: what
     ROOT_MODULES needs, uncompressed, named in the order of loading. Raises KernelUnavailableError.
     """
     files = directory / "packages"
@@ -57,8 +59,11 @@ def _first(*candidates: Path) -> Path:
 def vmlinux(image: bytes) -> bytes:
     """Return the ELF file inside a bzImage, which QEMU starts at once: nothing is decompressed under emulation.
 
-    The offsets are those of Linux's x86 boot protocol (2.08 and later); raises KernelUnavailableError.
+    The offsets are those of Linux's x86 boot protocol (2.08 and later). An arm64 kernel is such a file as it is, though
+    not in ELF. Raises KernelUnavailableError.
     """
+    if image.startswith(_ARM64_MAGIC, _ARM64_MAGIC_OFFSET):
+        return image
     setup_sectors = image[0x1F1]
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset

@@ -3,6 +3,7 @@
 # make vm-preempt  the item tests on a preemptible kernel
 # make vm-events  drops, errors and failed connections, made on purpose, on all four kernels
 # make vm-capabilities  what the agent may do, each taken away, on the kernels that `make test` leaves out
+# make vm-arm64  the arm64 image on Debian's arm64 6.12: what it can attach, the demo, the tests of items
 # make test-kube  against a real API server and etcd, which are built once, in minutes
 # make test-telemetry  the judges of what the agent exports: Prometheus, promtool, an OpenTelemetry Collector
 # make test-cluster  the chart in a real cluster, whose node is a guest               (CLUSTER_KERNELS="5.10 6.1": others)
@@ -27,6 +28,7 @@ EVENT_KERNELS ?= 5.10 6.1 6.12 7.2
 EVENT_TESTS := $(wildcard integration/test_*_drop.py integration/test_*_error.py integration/test_*_fail.py)
 ITEM_TESTS := $(filter-out $(EVENT_TESTS), \
 	$(wildcard integration/test_ip_*.py integration/test_tcp_*.py integration/test_udp_*.py))
+ARM64_TESTS ?= $(ITEM_TESTS)
 SOAK_TESTS := integration/test_load.py \
 	$(addprefix integration/test_faults.py::, test_memory_limit_is_named test_sigkill_between_flips_leaves_nothing \
 	test_namespaces_that_come_and_go_disturb_nobody test_pods_beyond_the_slots_are_named)
@@ -76,6 +78,15 @@ vm: .venv/installed
 # Drops, errors and failed connections, each made on purpose: half an hour.
 vm-events: .venv/installed
 	$(BIN)/python -m integration.vm pytest --kernels "$(EVENT_KERNELS)" -- $(EVENT_TESTS)
+
+# The arm64 image, on a kernel and a processor of its own; integration/README.md.
+vm-arm64: PACKAGES += $(IMAGE_PACKAGES) qemu-system-arm
+vm-arm64: .venv/installed
+	$(BIN)/python -m integration.image.build arm64
+	$(BIN)/python -m integration.image.guest -- dolphin-agent check
+	$(BIN)/python -m integration.image.guest -- python3 -m integration.demo
+	$(BIN)/python -m integration.image.guest --timeout 5400 -- python3 -m pytest -p no:cacheprovider \
+		$(ARM64_TESTS)
 
 # The agent against a real API server, on this machine; integration/kube/README.md.
 test-kube: .venv/installed
@@ -184,5 +195,5 @@ clean:
 	rm -rf .venv build dist
 	$(MAKE) -C ebpf clean
 
-.PHONY: test servers demo unit harness vm vm-events test-kube test-telemetry test-cluster soak vm-preempt vm-capabilities bench \
-	bench-userspace bench-baseline lint format dashboards docs objects build image packages clean chart-readme sbom
+.PHONY: test servers demo unit harness vm vm-events test-kube test-telemetry test-cluster soak vm-preempt vm-capabilities \
+	vm-arm64 bench bench-userspace bench-baseline lint format dashboards docs objects build image packages clean chart-readme sbom

@@ -8,7 +8,6 @@ libraries.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import io
 import shutil
 import sys
@@ -21,9 +20,8 @@ from integration.image import container
 from integration.image.build import SUITE, archive
 from integration.lib import cache
 from integration.vm import boot, kernels, tools
-from integration.vm.__main__ import EXIT_HARNESS, write_through
+from integration.vm.__main__ import finish, write_through
 from integration.vm.apt import PrivateApt, machine_archive
-from integration.vm.errors import HarnessError
 
 PACKAGES = (
     "busybox-static",
@@ -89,17 +87,16 @@ def main() -> int:
     parser.add_argument("--kernel", default="6.12-arm64", help="a kernel of the image's architecture (6.12-arm64)")
     parser.add_argument("--timeout", type=float, default=1200, metavar="S", help="seconds until it is killed (1200)")
     parser.add_argument("argv", nargs="+", metavar="CMD", help="the command and its arguments, after --")
-    arguments = parser.parse_args()
-    try:
-        kernel = kernels.prepare(kernels.find(arguments.kernel))
-        with tempfile.TemporaryDirectory(prefix="dolphin-image-guest-") as directory:
-            root = Path(directory, "root")
-            _root(kernel, root)
-            job = boot.Job(arguments.argv, timeout=arguments.timeout)
-            return asyncio.run(boot.run(kernel, job, boot.Machine(root=root), write_through))
-    except HarnessError as error:
-        sys.stderr.write(f"harness: {error}\n")
-        return EXIT_HARNESS
+    return finish(_run(parser.parse_args()))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    kernel = kernels.prepare(kernels.find(arguments.kernel))
+    with tempfile.TemporaryDirectory(prefix="dolphin-image-guest-") as directory:
+        root = Path(directory, "root")
+        _root(kernel, root)
+        job = boot.Job(arguments.argv, timeout=arguments.timeout)
+        return await boot.run(kernel, job, boot.Machine(root=root), write_through)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from integration.vm import boot, kernels, suite
 from integration.vm.errors import HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 EXIT_HARNESS = 125
 """Exit status for a fault of the harness: a command's own statuses end at 124 in common use."""
@@ -18,9 +22,20 @@ EXIT_HARNESS = 125
 
 def main() -> int:
     """Run one command and return the exit status."""
-    arguments = _parser().parse_args()
+    return finish(_run(_parser().parse_args()))
+
+
+def finish(command: Coroutine[object, object, int]) -> int:
+    """Run it until it ends or is ended by SIGINT or SIGTERM, its guests with it, and return the exit status."""
+
+    async def cancelled_by_sigterm() -> int:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await command
+
     try:
-        return asyncio.run(_run(arguments))
+        return asyncio.run(cancelled_by_sigterm())
     except HarnessError as error:
         sys.stderr.write(f"harness: {error}\n")
         return EXIT_HARNESS
@@ -31,9 +46,6 @@ def main() -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if arguments.command == "prepare":
         return _prepare(arguments)
     machine = boot.Machine(

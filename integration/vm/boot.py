@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.vm import console, initramfs, kernels, tools
-from integration.vm.errors import GuestCrashError, GuestLostError, GuestTimeoutError
+from integration.vm.architectures import AMD64
+from integration.vm.errors import GuestCrashError, GuestLostError, GuestTimeoutError, HarnessError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -92,8 +93,14 @@ class Job:
 async def run(kernel: kernels.CachedKernel, job: Job, machine: Machine, print_output: Callable[[bytes], object]) -> int:
     """Run a job in a fresh guest, handing on its output as it comes, and return its exit status.
 
-    Cancelling kills the guest. Raises MissingToolError, GuestCrashError, GuestTimeoutError and GuestLostError.
+    Cancelling kills the guest. Raises HarnessError and, of its kinds, MissingToolError, GuestCrashError,
+    GuestTimeoutError and GuestLostError.
     """
+    if kernel.architecture is not AMD64 and machine.root == _MACHINE_ROOT:
+        raise HarnessError(
+            f"kernel {kernel.name} cannot run this machine's programs: python -m integration.image.guest --kernel "
+            f"{kernel.name} runs the image's"
+        )
     with tempfile.TemporaryDirectory(prefix="dolphin-vm-") as temporary:
         work = Path(temporary)
         exchange = work / "exchange"

@@ -138,7 +138,8 @@ def played(directory: Callable[[str], Path]) -> Iterator[Scene]:
             (classic, native), agent.settled(pods.a.counters)[0].value("dolphin_ip_send_packets_total", pod=CLIENT)
         )
         began = time.time()
-        time.sleep(2)
+        # The window begins at most this long after that.
+        _scraped_after(began + 1.5, (classic, native))
         before = pods.a.counters(), pods.b.counters()
         checks.happen()
         assert pods.router
@@ -148,6 +149,7 @@ def played(directory: Callable[[str], Path]) -> Iterator[Scene]:
         _trouble(pods, DATAGRAMS // 4 + 1)
         samples, after = agent.settled(lambda: (pods.a.counters(), pods.b.counters()))
         _scraped((classic, native), samples.value("dolphin_ip_send_packets_total", pod=CLIENT))
+        _scraped_after(time.time(), (classic, native))
         at = time.time()
         yield Scene(
             classic,
@@ -223,3 +225,10 @@ def _scraped(servers: Iterable[Prometheus], value: float) -> None:
     for server in servers:
         server.wait_for(query, lambda found: found and found[0][1] == value)
     time.sleep(2)
+
+
+def _scraped_after(moment: float, servers: Iterable[Prometheus]) -> None:
+    """Wait until everybody has scraped the agent and the stand-ins, once more at least."""
+    for server in servers:
+        for series in ("dolphin_agent_build_info", "dolphin_health_check_status"):
+            server.wait_for(f"timestamp({series})", lambda found: found and found[0][1] > moment)

@@ -6,14 +6,18 @@ import argparse
 import asyncio
 import json
 import shutil
-import signal
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from integration.bench import reference, report
 from integration.vm import boot, kernels, suite
-from integration.vm.__main__ import EXIT_HARNESS, write_through
+from integration.vm.__main__ import finish
 from integration.vm.errors import HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BASELINE = Path(__file__).with_name("baseline.json")
 OVERHEAD = reference.BUILD / "overhead.md"
@@ -21,31 +25,32 @@ OVERHEAD = reference.BUILD / "overhead.md"
 
 
 def main() -> int:
-    """Run the guests, one after the other, and return the exit status: 1 where a cost rose or a program did not run."""
-    arguments = _parser().parse_args()
-    try:
-        reference.build()
-        suite.compile_sources()
-        measured = {name: _measure(name, arguments.timeout) for name in arguments.kernels.split()}
-    except HarnessError as error:
-        sys.stderr.write(f"harness: {error}\n")
-        return EXIT_HARNESS
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    return _conclude(measured, rewrite=arguments.rewrite)
+    """Run the guests and return the exit status: 1 where a cost rose or a program did not run."""
+    return finish(_run(_parser().parse_args()))
 
 
-def _measure(name: str, timeout: float) -> report.Measured:
+async def _run(arguments: argparse.Namespace) -> int:
+    """As many guests at a time as there are processors: other load changes how long they take, not what they count."""
+    reference.build()
+    suite.compile_sources()
+    chosen = [kernels.find(name) for name in arguments.kernels.split()]
+    measured = await suite.side_by_side(chosen, None, partial(_measure, arguments.timeout))
+    return _conclude(
+        {kernel.name: found for kernel, found in zip(chosen, measured, strict=True)}, rewrite=arguments.rewrite
+    )
+
+
+async def _measure(seconds: float, kernel: kernels.Kernel, write: Callable[[bytes], object]) -> report.Measured:
     """Run one guest; one that fails has an error in place of results."""
-    print(f"\n======== kernel {name} ========", flush=True)
-    out = reference.BUILD / name
+    out = reference.BUILD / kernel.name
     shutil.rmtree(out, ignore_errors=True)
-    job = boot.Job([sys.executable, "-m", "integration.bench.guest"], timeout=timeout, out=out)
+    job = boot.Job([sys.executable, "-m", "integration.bench.guest"], timeout=seconds, out=out)
     machine = boot.Machine(counted=True)
     try:
-        status = asyncio.run(boot.run(kernels.prepare(kernels.find(name)), job, machine, write_through))
+        cached = await asyncio.to_thread(kernels.prepare, kernel)
+        status = await boot.run(cached, job, machine, write)
     except HarnessError as error:
-        print(f"harness: {error}", flush=True)
+        write(f"harness: {error}\n".encode())
         return report.Measured(errors=[str(error).partition("\n")[0]])
     if status != 0:
         return report.Measured(errors=[f"the guest's part ended with status {status}"])

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import sysconfig
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from integration.vm import boot, kernels, report
 from integration.vm.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from integration.vm.report import Outcome
+
+_T = TypeVar("_T")
 
 _BUILD = boot.PROJECT / "build"
 # Only what is in integration/ itself runs in guests: the harness boots them, and the other folders have servers.
@@ -49,25 +51,36 @@ async def run(chosen: Sequence[kernels.Kernel], options: Options, machine: boot.
     """
     compile_sources()
     _BUILD.mkdir(exist_ok=True)
-    jobs = min(len(chosen), options.jobs or os.cpu_count() or 1)
+    outcomes = await side_by_side(
+        chosen, options.jobs, lambda kernel, write: _run_kernel(kernel, options, machine, write)
+    )
+    _print(f"\n{report.total(outcomes)}\n".encode())
+    return 0 if outcomes and all(outcome.passed for outcome in outcomes) else 1
+
+
+async def side_by_side(
+    chosen: Sequence[kernels.Kernel],
+    jobs: int | None,
+    run_one: Callable[[kernels.Kernel, Callable[[bytes], object]], Awaitable[_T]],
+) -> list[_T]:
+    """Do something with a guest of each kernel, which prints by what it is given, so many at a time (Options.jobs)."""
+    jobs = min(len(chosen), jobs or os.cpu_count() or 1)
     slots = asyncio.Semaphore(jobs)
 
-    async def guarded(kernel: kernels.Kernel) -> Outcome:
+    async def guarded(kernel: kernels.Kernel) -> _T:
         async with slots:
             if jobs == 1:
                 _print(_heading(kernel).encode())
-                return await _run_kernel(kernel, options, machine, _print)
+                return await run_one(kernel, _print)
             printed: list[bytes] = []
-            outcome = await _run_kernel(kernel, options, machine, printed.append)
+            result = await run_one(kernel, printed.append)
             # Whole and in one go: lines of kernels that run side by side do not mix.
             _print(b"".join((_heading(kernel).encode(), *printed)))
-            return outcome
+            return result
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(guarded(kernel)) for kernel in chosen]
-    outcomes = [task.result() for task in tasks]
-    _print(f"\n{report.total(outcomes)}\n".encode())
-    return 0 if outcomes and all(outcome.passed for outcome in outcomes) else 1
+    return [task.result() for task in tasks]
 
 
 async def _run_kernel(

@@ -673,12 +673,9 @@ Flows = dict[tuple[str, ...], int]
 
 def flows(result: Outcome, metric: str, family: Family) -> Flows:
     """The increase of each series that moved, by the labels in FIVE; every series of the pod has a key of its own."""
-    found = [
-        tuple(series[name] for name in FIVE)
-        for series in result.after.series(metric, pod=result.pod, task=f"kube-system/{POLICY}", ipfamily=family)
-    ]
-    assert len(found) == len(set(found))
-    moved = {key: result.agent(metric, ipfamily=family, **dict(zip(FIVE, key, strict=True))) for key in found}
+    labels = {"pod": result.pod, "task": f"kube-system/{POLICY}", "ipfamily": family}
+    before, after = (samples.keyed(metric, FIVE, **labels) for samples in (result.before, result.after))
+    moved = {key: int(value - before.get(key, 0)) for key, value in after.items()}
     return {key: value for key, value in moved.items() if value}
 
 

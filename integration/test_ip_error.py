@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,12 @@ from integration.lib import crafted, traffic
 from integration.lib.counters import FAMILIES
 from integration.lib.crafted import DESTINATION, EVERYBODY, FRAGMENT, HOP_BY_HOP, ROUTING, ipv4, ipv6
 from integration.lib.errors import IP_ERRORS, TCP_ERRORS, Bench, bench
+from integration.lib.topology import forwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from integration.lib.counters import Family
-    from integration.lib.netns import Netns
 
 PRIME = 23
 A: dict[Family, str] = {"ipv4": "10.8.0.1", "ipv6": "fd08::1"}
@@ -136,19 +135,6 @@ def test_reason(errors: Bench, family: Family, case: str) -> None:
     result.assert_ip(family)
 
 
-@contextmanager
-def forwarding(netns: Netns) -> Iterator[None]:
-    """Have the pod forward, for the length of a block."""
-    settings = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
-    for setting in settings:
-        netns.sysctl(setting, 1)
-    try:
-        yield
-    finally:
-        for setting in settings:
-            netns.sysctl(setting, 0)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [False, True])
 def test_hop_limit(errors: Bench, family: Family, options: bool) -> None:  # noqa: FBT001 - a parameter
@@ -158,7 +144,7 @@ def test_hop_limit(errors: Bench, family: Family, options: bool) -> None:  # noq
     else:
         payload = extension(0, 1, 4) if options else PAYLOAD
         packet = ipv6(A[family], NEIGHBOUR[family], payload, hop_limit=1, protocol=HOP_BY_HOP if options else 59)
-    with forwarding(errors.pair.b.netns):
+    with forwards(errors.pair.b.netns):
         result = errors.measured(partial(sent, errors, packet, family))
     assert result.reasons(IP_ERRORS, ipfamily=family) == {"hop_limit": PRIME}
     result.assert_ip(family)
@@ -168,7 +154,7 @@ def test_hop_limit(errors: Bench, family: Family, options: bool) -> None:  # noq
 def test_no_route(errors: Bench, family: Family) -> None:
     """A pod that forwards has no way for it."""
     made = ipv4 if family == "ipv4" else ipv6
-    with forwarding(errors.pair.b.netns):
+    with forwards(errors.pair.b.netns):
         result = errors.measured(partial(sent, errors, made(A[family], NOWHERE[family], PAYLOAD), family))
     assert result.reasons(IP_ERRORS, ipfamily=family) == {"no_route": PRIME}
     result.assert_ip(family)
@@ -182,7 +168,7 @@ def test_source_that_must_not_be_forwarded(errors: Bench, source: str) -> None:
     b.run(["ip", "link", "set", "other0", "up"])
     try:
         b.run(["ip", "-6", "route", "add", "2001:db8:1::/64", "dev", "other0"])
-        with forwarding(b):
+        with forwards(b):
             result = errors.measured(partial(sent, errors, ipv6(source, BEYOND, PAYLOAD), "ipv6"))
     finally:
         b.run(["ip", "link", "del", "other0"])
@@ -269,7 +255,7 @@ def test_forwarded_with_the_last_hop_is_no_error(errors: Bench) -> None:
     b = errors.pair.b.netns
     b.run(["nft", "table inet t { chain c { type filter hook forward priority 0; drop; }; }"])
     try:
-        with forwarding(b):
+        with forwards(b):
 
             def made() -> None:
                 sent(errors, ipv4(A["ipv4"], NEIGHBOUR["ipv4"], PAYLOAD, ttl=2), "ipv4")

@@ -7,7 +7,7 @@ which nothing is lost to: what a pod sends is what the other receives, packets a
 from __future__ import annotations
 
 import platform
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +21,7 @@ from integration.lib.agent import running
 from integration.lib.counters import FAMILIES, Family
 from integration.lib.manifests import Manifests, PodManifest
 from integration.lib.stacked import KINDS, stacked
-from integration.lib.topology import Pair, Pod, joined_pair
+from integration.lib.topology import Pair, Pod, forwards, joined_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -350,19 +350,6 @@ def test_from_a_virtual_machine(pair: Watch, plain: Pair, partial: bool) -> None
     # Each one that TCP accepts is answered by a RST.
     answers = 50 if partial else 0
     assert sent_packets(a) == kernel_sent(a) == dict.fromkeys(FAMILIES, answers)
-
-
-@contextmanager
-def forwards(netns: Netns) -> Iterator[None]:
-    """The pod is a router, for the length of a block."""
-    switches = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
-    for switch in switches:
-        netns.sysctl(switch, 1)
-    try:
-        yield
-    finally:
-        for switch in switches:
-            netns.sysctl(switch, 0)
 
 
 def test_from_a_virtual_machine_to_another_pod(pair: Watch, plain: Pair) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from integration.lib.counters import Family
 
+_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 # Before a device exists it inherits them from "default".
 _SYSCTLS = {
     "ipv6/conf/{}/router_solicitations": 0,
@@ -119,8 +120,8 @@ def routed_pair(prefix: str = "routed") -> Iterator[Pair]:
         to_a = _end(stack, f"{prefix}-router", "10.8.1.1", "fd08:1::1", device="to-a")
         router = to_a.netns
         to_b = Pod(router, "to-b", "10.8.2.1", "fd08:2::1")
-        router.sysctl("ipv4/ip_forward", 1)
-        router.sysctl("ipv6/conf/all/forwarding", 1)
+        for name in _FORWARDING:
+            router.sysctl(name, 1)
         for pod, gateway in ((a, to_a), (b, to_b)):
             _join(pod, gateway)
             with pod.netns.routes() as routes:
@@ -137,7 +138,7 @@ def node_pair(prefix: str = "local") -> Iterator[Pair]:
     Their namespaces are `<prefix>-a` and `<prefix>-b`, the node's devices `to-<prefix>-a` and `to-<prefix>-b`.
     """
     with ExitStack() as stack:
-        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        for name in _FORWARDING:
             stack.enter_context(NODE.setting(name, 1))
         for setting, value in _SYSCTLS.items():
             stack.enter_context(NODE.setting(setting.format("default"), value))
@@ -154,6 +155,18 @@ def node_pair(prefix: str = "local") -> Iterator[Pair]:
                 routes.route("add", dst="default", gateway=gateway.ipv6)
         wait_quiet(a, b, to_a, to_b)
         yield Pair(a, b, NODE)
+
+
+@contextmanager
+def forwards(netns: Netns) -> Iterator[None]:
+    """A namespace that does not forward does, for the length of a block."""
+    for name in _FORWARDING:
+        netns.sysctl(name, 1)
+    try:
+        yield
+    finally:
+        for name in _FORWARDING:
+            netns.sysctl(name, 0)
 
 
 def _end(stack: ExitStack, name: str, ipv4: str, ipv6: str, device: str = "eth0") -> Pod:

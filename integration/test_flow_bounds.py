@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dolphin_agent.bpf.flow_tables import MIN_ENTRIES, Limits
+from dolphin_agent.bpf.layouts import EVENTS
 from integration import scenarios
 from integration.lib import judge, packets, traffic
 from integration.lib.counters import FAMILIES
+from integration.lib.drops import dropping
 from integration.lib.manifests import PodManifest
 from integration.lib.wait import wait_until
 from integration.lib.watch import watching
@@ -42,6 +45,8 @@ SPRAY_SOURCE = 1000
 SETTLED = 60
 """Seconds, for emulation on a busy machine."""
 OTHER = {"protocol": "other"}
+DROPS = "dolphin_ip_drop_packets_total"
+DROPS_OF_FLOWS = "dolphin_flow_ip_drop_packets_total"
 
 Ports = tuple[str, str, str]
 """ipfamily, srcport, dstport."""
@@ -280,6 +285,30 @@ def test_burst_of_flows_costs_no_total(watched: Pair, start_agent: StartAgent) -
         both = {"pod": f"default/{pod}"}
         assert after.value(octets, **both, **OTHER) < 2 * sprayed * size, "some found room"
     assert judge.lost(after) == {}
+
+
+def test_flood_of_drops_costs_no_total(pods: Pair, manifests: Manifests, start_agent: StartAgent) -> None:
+    """More flows than the kernel's table of events, from two senders at once: the rule's counter, without a loss."""
+    limit, sprayed = 1000, 4 * EVENTS
+    for granularity in ("pod", "flow"):
+        manifests.write_policy(granularity, ["ipDrop"], granularity=granularity)
+    manifests.write_pods(PodManifest("b", pods.b.netns.path))
+    agent = start_agent("--max-flows", str(limit))
+
+    def send(family: Family) -> None:
+        for _ in range(2):
+            packets.udp(pods.a, pods.b, family, ports=((SPRAY_SOURCE, 1 + port) for port in range(sprayed)))
+
+    with dropping(pods.b.netns, "input", f"udp sport {SPRAY_SOURCE}") as rule:
+        with ThreadPoolExecutor(len(FAMILIES)) as senders:
+            list(senders.map(send, FAMILIES))
+        dropped = rule.packets()
+        assert dropped == 2 * len(FAMILIES) * sprayed
+        wait_until(lambda: agent.value(DROPS) == dropped, deadline=SETTLED, what="each drop is counted")
+    samples = agent.metrics()
+    assert samples.value(DROPS_OF_FLOWS) == dropped
+    assert 0 < samples.value(DROPS_OF_FLOWS, **OTHER) < dropped, "some found room"
+    assert judge.lost(samples, ["ipDrop"]) == {}
 
 
 def resting(judge_: Callable[[], tuple[Counters, Counters]]) -> tuple[Counters, Counters]:

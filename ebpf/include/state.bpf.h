@@ -69,7 +69,6 @@ struct agent_state {
 	u64 no_partition;                      /* events on a CPU without a partition: lost, and reported as such */
 	u64 no_sample;                         /* RTT samples that found their table full or in use: lost, likewise */
 	u64 no_event[ALL_KINDS];               /* events that found their table full: lost, likewise */
-	u32 events[CPU_PARTITIONS];            /* entries of events0 and events1; set to 0 by user space */
 	u32 node;                              /* number of the node's own namespace; 0: not known */
 	u64 services[PORT_WORDS];              /* ports that some service listens on; `services` has the addresses */
 	struct watched watched[NETNS_NUMBERS]; /* by namespace number - NETNS_FIRST */

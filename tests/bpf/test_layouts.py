@@ -28,6 +28,7 @@ MIRRORS = {
     "sample6": layouts.Sample6,
     "event": layouts.Event,
     "events": layouts.Events,
+    "event_table": layouts.EventTable,
     "address": layouts.Address,
 }
 
@@ -102,9 +103,9 @@ def test_kinds_fit_their_word():
 
 
 def test_drained_events_are_unpacked_as_they_are_laid_out():
-    """struct.unpack takes no byte more or less than the value of a table of events has."""
+    """struct.unpack takes no byte more or less than an entry of a table of events has."""
     assert struct.calcsize(FORMAT) == ctypes.sizeof(layouts.Events)
-    events = layouts.Events(layouts.Event(7, 10, 1, 1, 6, 1 << 40, (1, 2, 3, 4, 5)), 1 << 50)
+    events = layouts.Events(layouts.Event(7, 10, 1, 1, 6, 1 << 40, (1, 2, 3, 4, 5)), 1 << 50, 8, 9)
     slot, kind, family, direction, protocol, reason, flow, packets = struct.unpack(FORMAT, bytes(events))
     assert (slot, kind, family, direction, protocol, reason, packets) == (7, 10, 1, 1, 6, 1 << 40, 1 << 50)
     assert struct.unpack("<5Q", flow) == (1, 2, 3, 4, 5)

@@ -1,28 +1,25 @@
-"""Rare events with a reason: the two hash tables of ebpf/include/event.bpf.h, one of which is written."""
+"""Rare events with a reason: the tables of ebpf/include/event.bpf.h."""
 
 from __future__ import annotations
 
-import ctypes
 from struct import iter_unpack
 from typing import TYPE_CHECKING, NamedTuple
 
-from dolphin_agent.bpf import libbpf
-from dolphin_agent.bpf.layouts import Events
+from dolphin_agent.bpf.layouts import EVENT_GROUPS, EVENTS, Events
+from dolphin_agent.bpf.table_map import TableMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-MAPS = ("events0", "events1")
-"""In the order of the buffers."""
-FORMAT = "<IBBBBQ40sQ"
-"""Of a value, for struct.unpack."""
-_ELEMENT = 48 + ctypes.sizeof(ctypes.c_uint64) + ctypes.sizeof(Events)
-"""The kernel's struct htab_elem, then key and value."""
-_BUCKET = 16
+    from dolphin_agent.bpf.object import Map
+
+MAP = "event_tables"
+FORMAT = "<IBBBBQ40sQ16x"
+"""Of an entry, for struct.unpack: without what only the programs need."""
 
 
 class Drained(NamedTuple):
-    """How often one thing happened since the last drain."""
+    """How often one thing happened since the last drain; there may be two of the same, to be added up."""
 
     slot: int
     kind: int
@@ -35,28 +32,21 @@ class Drained(NamedTuple):
     packets: int
 
 
-def map_bytes(entries: int, cpus: int) -> int:
-    """Kernel memory of one; a hash table that is allocated beforehand has a spare element for each CPU."""
-    return (entries + cpus) * _ELEMENT + entries * _BUCKET
+class EventMap:
+    """The tables of pods and of flows."""
 
+    def __init__(self, found: Map) -> None:
+        self._tables = TableMap(EVENT_GROUPS, EVENTS, Events, found)
 
-class EventMaps:
-    """Both tables."""
-
-    def __init__(self, fds: Sequence[int], entries: int) -> None:
-        self._lib = libbpf.load()
-        self._fds = fds
-        self._keys = (ctypes.c_uint64 * entries)()
-        self._values = (Events * entries)()
+    def fill(self, buffer: int) -> float:
+        """The share of the fuller table that is used."""
+        return self._tables.fill(buffer)
 
     def drain(self, buffer: int) -> Iterator[Drained]:
-        """Takes all entries of a buffer that no program writes any more, so that it is empty afterwards."""
-        reached, start, ended = ctypes.c_uint32(), None, False
-        while not ended:
-            count = ctypes.c_uint32(len(self._keys))
-            arguments = self._fds[buffer], start, ctypes.byref(reached), self._keys, self._values
-            # What was taken is right also where there was no more.
-            ended = self._lib.map_take_batch(*arguments, ctypes.byref(count), None) is None
-            values = memoryview(self._values).cast("B")[: count.value * ctypes.sizeof(Events)]
-            yield from map(Drained._make, iter_unpack(FORMAT, values))
-            start = ctypes.byref(reached)
+        """Takes all events of a buffer that no program writes any more, so that it is empty afterwards."""
+        for chunk in self._tables.drain(buffer):
+            yield from (event for event in map(Drained._make, iter_unpack(FORMAT, chunk)) if event.slot)
+
+    def close(self) -> None:
+        """Unmaps it."""
+        self._tables.close()

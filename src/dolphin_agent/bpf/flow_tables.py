@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dolphin_agent.bpf.layouts import (
-    CPU_PARTITIONS,
     IPV4_KEY,
     IPV6_KEY,
     Family,
     Flow4,
     Flow6,
     FlowConfig,
-    FlowTable,
     Sample4,
     Sample6,
     TableSize,
 )
+from dolphin_agent.bpf.table_map import TableMap, table_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from dolphin_agent.bpf.object import Map
 
@@ -38,8 +36,6 @@ ENTRIES: dict[str, type[ctypes.Structure]] = {
 MIN_ENTRIES = 2048
 MAX_ENTRIES = 32768
 """Of flows4, per CPU and buffer: 1.5 MiB. No kernel takes a value above 4 MiB (5.10)."""
-_CHUNK = 64
-"""Entries compared with zeros at a time: most of a table is unused, and memcmp is quick."""
 
 
 @dataclass(frozen=True)
@@ -94,51 +90,25 @@ class DrainedTable:
 class FlowMap:
     """One of the maps, in this process's memory."""
 
-    def __init__(self, name: str, entries: int, cpus: int, bpf_map: Map) -> None:
+    def __init__(self, name: str, entries: int, cpus: int, found: Map) -> None:
         self.name = name
-        self._cpus = cpus
-        self._entries = entries
-        self._value = value_size(name, entries)
-        self._chunk = ctypes.sizeof(ENTRIES[name]) * _CHUNK
-        self._zeros = bytes(self._chunk)
-        self._memory = mmap.mmap(bpf_map.fd, bpf_map.size)
-        self._headers = [
-            [self._header((cpu * CPU_PARTITIONS + buffer) * self._value) for buffer in range(CPU_PARTITIONS)]
-            for cpu in range(cpus)
-        ]
-
-    def _header(self, offset: int) -> FlowTable:
-        return FlowTable.from_buffer(self._memory, offset)
+        self._tables = TableMap(cpus, entries, ENTRIES[name], found)
 
     def fill(self, buffer: int) -> float:
         """The share of the fullest CPU's table that is used."""
-        used: int = max(headers[buffer].used for headers in self._headers)
-        return used / self._entries
+        return self._tables.fill(buffer)
 
     def drain(self, buffer: int) -> DrainedTable:
         """Takes all entries of a buffer that no program writes any more, and clears it."""
         drained = DrainedTable(self.name)
-        for cpu, headers in enumerate(self._headers):
-            if not headers[buffer].used:
-                continue
-            start = (cpu * CPU_PARTITIONS + buffer) * self._value
-            first = start + ctypes.sizeof(FlowTable)
-            drained.chunks.extend(self._used_chunks(first, start + self._value))
-            self._memory[start : start + self._value] = bytes(self._value)
+        drained.chunks.extend(self._tables.drain(buffer))
         return drained
-
-    def _used_chunks(self, start: int, end: int) -> Iterator[bytes]:
-        for offset in range(start, end, self._chunk):
-            chunk = self._memory[offset : min(offset + self._chunk, end)]
-            if chunk != self._zeros:
-                yield chunk
 
     def close(self) -> None:
         """Unmaps it."""
-        self._headers.clear()
-        self._memory.close()
+        self._tables.close()
 
 
 def value_size(name: str, entries: int) -> int:
     """Bytes of a table: header and entries."""
-    return ctypes.sizeof(FlowTable) + entries * ctypes.sizeof(ENTRIES[name])
+    return table_bytes(entries, ENTRIES[name])

@@ -13,6 +13,9 @@ PORT_WORDS = 1024
 IPV4_KEY = 2
 IPV6_KEY = 5
 BUCKET_SHIFT = 25
+EVENTS = 4096
+EVENT_GROUPS = 2
+"""Pods, flows."""
 
 
 class Family(enum.IntEnum):
@@ -104,7 +107,6 @@ class AgentState(ctypes.Structure):
         ("no_partition", ctypes.c_uint64),
         ("no_sample", ctypes.c_uint64),
         ("no_event", ctypes.c_uint64 * ALL_KINDS),
-        ("events", ctypes.c_uint32 * CPU_PARTITIONS),
         ("node", ctypes.c_uint32),
         ("services", ctypes.c_uint64 * PORT_WORDS),
         ("watched", Watched * NETNS_NUMBERS),
@@ -202,7 +204,7 @@ class Address(ctypes.Structure):
 
 
 class Event(ctypes.Structure):
-    """struct event: what happened, in a value of events0 and events1."""
+    """struct event: what happened."""
 
     _fields_ = (
         ("slot", ctypes.c_uint32),
@@ -216,6 +218,17 @@ class Event(ctypes.Structure):
 
 
 class Events(ctypes.Structure):
-    """struct events: a value of events0 and events1."""
+    """struct events: an entry of a table of them."""
 
-    _fields_ = (("event", Event), ("packets", ctypes.c_uint64))
+    _fields_ = (
+        ("event", Event),
+        ("packets", ctypes.c_uint64),
+        ("digest", ctypes.c_uint64),
+        ("claims", ctypes.c_uint64),
+    )
+
+
+class EventTable(ctypes.Structure):
+    """struct event_table: an element of `event_tables`."""
+
+    _fields_ = (("table", FlowTable), ("entries", Events * EVENTS))

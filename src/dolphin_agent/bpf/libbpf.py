@@ -201,8 +201,6 @@ class Libbpf:
         self.map_lookup = c("bpf_map_lookup_elem", c_int, [c_int, c_void_p, c_void_p], absent_errno)
         self.map_update = c("bpf_map_update_elem", c_int, [c_int, c_void_p, c_void_p, c_uint64], negative_errno)
         self.map_delete = c("bpf_map_delete_elem", c_int, [c_int, c_void_p], negative_errno)
-        batch_args = [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p]
-        self.map_take_batch = c("bpf_map_lookup_and_delete_batch", c_int, batch_args, absent_errno)
         btf = POINTER(Btf)
         self.btf_parse = c("btf__parse", btf, [c_char_p, c_void_p], null_errno)
         self.btf_find = c("btf__find_by_name_kind", c_int, [btf, c_char_p, c_uint32], absent_errno)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dolphin_agent.bpf import counter_maps, events, kernel, libbpf, memory
 from dolphin_agent.bpf.counter_maps import CounterMap
-from dolphin_agent.bpf.events import EventMaps
+from dolphin_agent.bpf.events import EventMap
 from dolphin_agent.bpf.flow_tables import FlowMap, Limits, entries_per_cpu, make_config, value_size
 from dolphin_agent.bpf.layouts import (
     CPU_PARTITIONS,
@@ -86,7 +86,6 @@ class Tables:
             for name, entries in self.entries.items():
                 maps[name].resize(CPU_PARTITIONS * self._cpus, value_size(name, entries))
             self.memory_bytes = sum(m.size for m in maps.values() if m.is_array)
-            self.memory_bytes += sum(events.map_bytes(maps[name].entries, self._cpus) for name in events.MAPS)
             """Kernel memory of the counters, known before any pod is watched."""
             self._load()
             self._grace = GracePeriod()
@@ -138,10 +137,11 @@ class Tables:
         self._state = AgentState.from_buffer(self._state_memory)
         self._counters = {name: CounterMap(name, self._cpus, maps[name]) for name in counter_maps.MAPS}
         self._flows = [FlowMap(name, entries, self._cpus, maps[name]) for name, entries in self.entries.items()]
-        self._events = EventMaps([self.fds[name] for name in events.MAPS], maps[events.MAPS[0]].entries)
+        self._events = EventMap(maps[events.MAP])
 
     def close(self) -> None:
         """Frees the maps; programs that use them must be detached before."""
+        self._events.close()
         for flow_map in self._flows:
             flow_map.close()
         for counter_map in self._counters.values():
@@ -221,9 +221,9 @@ class Tables:
         return {kind: int(self._state.no_event[kind]) for kind in EVENT_KINDS}
 
     def fill(self) -> float:
-        """The share in use of the fullest flow table: what does not fit any more loses its detail."""
+        """The share in use of the fullest table: of flows, what does not fit any more loses its detail."""
         active = self._state.active & 1
-        return max(flow_map.fill(active) for flow_map in self._flows)
+        return max(self._events.fill(active), *(flow_map.fill(active) for flow_map in self._flows))
 
     def drain(self, slots: int) -> Drained:
         """Takes what was counted since the last drain; of pods, for slots 0 to `slots` - 1.
@@ -237,15 +237,8 @@ class Tables:
         return Drained(
             {name: counter_map.drain(old, slots) for name, counter_map in self._counters.items()},
             tuple(flow_map.drain(old) for flow_map in self._flows),
-            self._drain_events(old),
+            tuple(self._events.drain(old)),
         )
-
-    def _drain_events(self, old: int) -> tuple[events.Drained, ...]:
-        if not self._state.events[old]:
-            return ()
-        drained = tuple(self._events.drain(old))
-        self._state.events[old] = 0
-        return drained
 
 
 def _packed(address: str) -> Address:

@@ -28,7 +28,9 @@
 
 struct loss {
 	u64 reason;          /* enum skb_drop_reason, or IS_LOCATION */
-	u32 network, length; /* where the IP header is, from skb->head; bytes from there on */
+	u64 packets;         /* that the skb stands for */
+	const void *header;  /* of IP */
+	u32 network, length; /* where it is, from skb->head; bytes from there on */
 	enum family family;
 	bool by_device; /* skb->dev is one */
 };
@@ -121,7 +123,10 @@ static __always_inline u32 kind_of(struct sk_buff *skb, const struct loss *loss,
 
 static __always_inline u64 packets_of(struct sk_buff *skb, const struct loss *loss)
 {
-	return gso_size_of(skb) ? unmerged(skb, loss->network, loss->length, loss->family).packets : 1;
+	/* By way of skb->head, which has been read. */
+	struct skb_shared_info *info = (void *)loss->header - loss->network + skb->end;
+
+	return gso_size_in(info) ? unmerged(skb, loss->network, loss->length, loss->family).packets : 1;
 }
 
 /* Counts a packet for its flow. */
@@ -129,7 +134,7 @@ static __noinline int credit_flow(struct sk_buff *skb, const struct loss *loss, 
 				  enum direction direction)
 {
 	struct length length = {loss->length, loss->length - skb->data_len};
-	void *network = skb->head + loss->network;
+	const void *network = loss->header;
 	u64 words[IPV6_WORDS] = {}, reason = loss->reason;
 	struct packet packet = {};
 
@@ -149,7 +154,7 @@ static __noinline int credit_flow(struct sk_buff *skb, const struct loss *loss, 
 		return 0;
 	if (reason & IS_LOCATION && packet.tcp && packet.flags & TCP_FIN)
 		reason &= ~LOCATION_FIN;
-	count_flow_event(slot, kind, loss->family, direction, reason, packet.key, packets_of(skb, loss));
+	count_flow_event(slot, kind, loss->family, direction, reason, packet.key, loss->packets);
 	return 0;
 }
 
@@ -157,7 +162,7 @@ static __noinline int credit_flow(struct sk_buff *skb, const struct loss *loss, 
 static __noinline int credit_pod(struct sk_buff *skb, const struct loss *loss, u32 wants, u32 slot,
 				 enum direction direction)
 {
-	const void *network = skb->head + loss->network;
+	const void *network = loss->header;
 	u64 words[3], reason = loss->reason;
 	struct transport at;
 
@@ -179,13 +184,13 @@ static __noinline int credit_pod(struct sk_buff *skb, const struct loss *loss, u
 	if (reason & IS_LOCATION && at.protocol == IPPROTO_TCP &&
 	    read_word(network + at.offset + TCP_CONTROL) >> 40 & TCP_FIN)
 		reason &= ~LOCATION_FIN;
-	count_event(slot, kind, loss->family, direction, reason, packets_of(skb, loss));
+	count_event(slot, kind, loss->family, direction, reason, loss->packets);
 	return 0;
 }
 
-static __always_inline int credit(struct sk_buff *skb, const struct loss *loss, struct pod pod,
-				  enum direction direction)
+static __always_inline int credit(struct sk_buff *skb, struct loss *loss, struct pod pod, enum direction direction)
 {
+	loss->packets = packets_of(skb, loss);
 	if (pod.wants & (PER_FLOW(KIND_IP_DROP) | PER_FLOW(KIND_TCP_DROP)))
 		return credit_flow(skb, loss, pod.wants, pod.slot, direction);
 	return credit_pod(skb, loss, pod.wants, pod.slot, direction);
@@ -199,9 +204,9 @@ static __always_inline struct address ipv4_address(u64 address)
 /* Counts for the pods that a packet came from and was for, by its addresses. One whose place is not known has been
  * received, if it was not part of a datagram that was put together again: its parts are freed with it, without a
  * reason. */
-static __noinline int credit_by_address(struct sk_buff *skb, const struct loss *loss, bool on_node)
+static __noinline int credit_by_address(struct sk_buff *skb, struct loss *loss, bool on_node)
 {
-	const void *network = skb->head + loss->network;
+	const void *network = loss->header;
 	struct address source, destination;
 	u64 words[6];
 	bool fragment;
@@ -235,14 +240,12 @@ static __always_inline int dropped(struct sk_buff *skb, u64 reason, struct sock 
 {
 	struct loss loss = {.reason = reason};
 	struct pod pod = {};
+	u16 protocol = skb->protocol;
 	u32 number;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		loss.family = FAMILY_IPV4;
-	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		loss.family = FAMILY_IPV6;
-	else
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return 0;
+	loss.family = protocol == bpf_htons(ETH_P_IP) ? FAMILY_IPV4 : FAMILY_IPV6;
 
 	if (receiver) {
 		number = receiver->__sk_common.skc_net.net->ns.inum;
@@ -262,20 +265,22 @@ static __always_inline int dropped(struct sk_buff *skb, u64 reason, struct sock 
 			return 0;
 	}
 
-	bool arrives = !receiver && loss.by_device && !skb->skb_iif && skb->mac_header != MAC_UNSET &&
-		       (s32)offset_from_data(skb, skb->mac_header) < 0;
+	const void *head = skb->head, *data = skb->data;
+	bool fresh = !receiver && !skb->skb_iif; /* has not been received yet */
+	u32 mac = fresh && loss.by_device ? skb->mac_header : MAC_UNSET;
+	bool arrives = mac != MAC_UNSET && (s32)distance(data, head + mac) < 0;
+	bool leaves = fresh && !arrives;
 
 	/* The IP header's place is not noted yet of what was dropped between its device and IP. */
-	loss.network = arrives ? (u64)skb->data - (u64)skb->head : skb->network_header;
-	loss.length = skb->len - offset_from_data(skb, loss.network);
+	loss.network = arrives ? distance(head, data) : skb->network_header;
+	loss.header = head + loss.network;
+	loss.length = skb->len - distance(data, loss.header);
 	if (!pod.wants)
 		return credit_by_address(skb, &loss, number);
-	if (!receiver && !skb->skb_iif && !arrives)
-		return credit(skb, &loss, pod, OUTGOING);
 	/* Seen on a promiscuous device, meant for another host. */
-	if (packet_type(skb) == PACKET_OTHERHOST)
+	if (!leaves && packet_type(skb) == PACKET_OTHERHOST)
 		return 0;
-	return credit(skb, &loss, pod, INCOMING);
+	return credit(skb, &loss, pod, leaves ? OUTGOING : INCOMING);
 }
 
 /* Some kernels trace here what was not dropped; a copy for a packet socket is not the packet; and what is meant for
@@ -292,12 +297,13 @@ int BPF_PROG(kfree_skb_sk, struct sk_buff *skb, void *location, u32 reason, stru
 {
 	if (!is_drop(reason))
 		return 0;
-	if (!IS_REASON(reason, SKB_DROP_REASON_NOT_SPECIFIED))
-		return dropped(skb, reason, receiver);
+
+	bool reasonless = IS_REASON(reason, SKB_DROP_REASON_NOT_SPECIFIED);
+
 	/* A socket in TIME_WAIT has answered, and frees what it has handled. */
-	if (receiver && receiver->__sk_common.skc_state == TCP_TIME_WAIT)
+	if (reasonless && receiver && receiver->__sk_common.skc_state == TCP_TIME_WAIT)
 		return 0;
-	return dropped(skb, (u64)location, receiver);
+	return dropped(skb, reasonless ? (u64)location : reason, receiver);
 }
 
 /* From 5.17 on. */

@@ -213,12 +213,22 @@ static __always_inline struct transport read_ipv6(u64 *key, u64 *words, const vo
 	read_words(words, network, 6, IPV6_WORDS - 6);
 
 	struct transport at = {.offset = IPV6_HEADER, .protocol = ipv6_next_header(words[0]), .ports = words[5]};
-	u32 own = direction == INCOMING ? 3 : 1, other = direction == INCOMING ? 1 : 3;
 
-	key[1] = words[own];
-	key[2] = words[own + 1];
-	key[3] = words[other];
-	key[4] = words[other + 1];
+	/* The verifier would not follow a choice between addresses to load from, which clang makes of one of words. */
+	if (!__builtin_constant_p(direction))
+		asm volatile("" : "+r"(words[1]), "+r"(words[2]), "+r"(words[3]), "+r"(words[4]));
+
+	if (direction == INCOMING) {
+		key[1] = words[3];
+		key[2] = words[4];
+		key[3] = words[1];
+		key[4] = words[2];
+	} else {
+		key[1] = words[1];
+		key[2] = words[2];
+		key[3] = words[3];
+		key[4] = words[4];
+	}
 	if (is_extension(at.protocol)) {
 		at = skip_extensions(network, at.protocol);
 		at.ports = read_word(network + at.offset);

@@ -43,13 +43,18 @@ static __always_inline struct skb_shared_info *shared_info(struct sk_buff *skb)
 	return (void *)(skb->head + skb->end);
 }
 
-static __always_inline u32 gso_size_of(struct sk_buff *skb)
+static __always_inline u32 gso_size_in(struct skb_shared_info *info)
 {
 #ifdef RDONLY_CAST
-	return rdonly_cast(shared_info(skb), struct skb_shared_info)->gso_size;
+	return rdonly_cast(info, struct skb_shared_info)->gso_size;
 #else
-	return BPF_CORE_READ(shared_info(skb), gso_size);
+	return BPF_CORE_READ(info, gso_size);
 #endif
+}
+
+static __always_inline u32 gso_size_of(struct sk_buff *skb)
+{
+	return gso_size_in(shared_info(skb));
 }
 
 static __always_inline struct gso gso_of(struct sk_buff *skb)
@@ -70,14 +75,20 @@ static __always_inline struct gso gso_of(struct sk_buff *skb)
 #endif
 }
 
-/* Distance from skb->data to an offset kept in the skb. Newer verifiers type skb->head as memory and refuse 32-bit
+/* Bytes from one address of an skb's buffer to another one. Newer verifiers type skb->head as memory and refuse 32-bit
  * arithmetic on it, so the subtraction is done on 64-bit scalars and kept apart from what follows. */
+static __always_inline u32 distance(const void *from, const void *to)
+{
+	u64 bytes = (u64)to - (u64)from;
+
+	asm volatile("" : "+r"(bytes));
+	return (u32)bytes;
+}
+
+/* From skb->data to an offset kept in the skb. */
 static __always_inline u32 offset_from_data(struct sk_buff *skb, u32 offset)
 {
-	u64 distance = (u64)(skb->head + offset) - (u64)skb->data;
-
-	asm volatile("" : "+r"(distance));
-	return (u32)distance;
+	return distance(skb->data, skb->head + offset);
 }
 
 /* Packets that an skb stands for, and all their bytes from the network header on. */

@@ -163,10 +163,10 @@ static __noinline int credit_pod(struct sk_buff *skb, const struct loss *loss, u
 				 enum direction direction)
 {
 	const void *network = loss->header;
-	u64 words[3], reason = loss->reason;
+	u64 words[IPV6_WORDS] = {}, reason = loss->reason;
 	struct transport at;
 
-	read_words(words, network, 3, 0);
+	read_words(words, network, 3, IPV6_WORDS - 3);
 	if (loss->family == FAMILY_IPV4) {
 		at.protocol = words[1] >> 8 & 0xFF;
 		at.offset = (words[0] & 0xF) << 2;
@@ -182,7 +182,7 @@ static __noinline int credit_pod(struct sk_buff *skb, const struct loss *loss, u
 	if (kind == KINDS || !is_version(loss, words))
 		return 0;
 	if (reason & IS_LOCATION && at.protocol == IPPROTO_TCP &&
-	    read_word(network + at.offset + TCP_CONTROL) >> 40 & TCP_FIN)
+	    tcp_control(words, network, at.offset, loss->family) >> 40 & TCP_FIN)
 		reason &= ~LOCATION_FIN;
 	count_event(slot, kind, loss->family, direction, reason, loss->packets);
 	return 0;

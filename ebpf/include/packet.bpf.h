@@ -88,8 +88,9 @@ static __always_inline u32 told_service(struct packet *packet, enum direction di
 	return answers == (direction == INCOMING) ? KEEP_REMOTE : KEEP_LOCAL;
 }
 
-/* A TCP header's word of flags. `words` are those that the network header was read with. */
-static __always_inline u64 tcp_control(const u64 *words, struct packet *packet, u32 offset, enum family family)
+/* A TCP header's word of flags, which is `offset` bytes behind the network header. `words` are those that the latter
+ * was read with. */
+static __always_inline u64 tcp_control(const u64 *words, const void *network, u32 offset, enum family family)
 {
 #ifndef RDONLY_CAST
 	if (family == FAMILY_IPV4 && offset == IPV4_HEADER)
@@ -97,7 +98,7 @@ static __always_inline u64 tcp_control(const u64 *words, struct packet *packet, 
 	if (family == FAMILY_IPV6 && offset == IPV6_HEADER)
 		return words[6];
 #endif
-	return read_word(packet->transport + TCP_CONTROL);
+	return read_word(network + offset + TCP_CONTROL);
 }
 
 static __always_inline u32 difference(u32 length, u32 headers)
@@ -130,7 +131,7 @@ static __always_inline void read_transport(struct packet *packet, struct transpo
 		}
 		packet->transport = network + at.offset;
 
-		u64 control = tcp_control(words, packet, at.offset, family);
+		u64 control = tcp_control(words, network, at.offset, family);
 		u32 keep = 0;
 
 		packet->flags = control >> 40;

@@ -8,6 +8,7 @@
 #define ECONNRESET   104
 #define ETIMEDOUT    110
 #define ECONNREFUSED 111
+#define EHOSTUNREACH 113
 
 static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
 {
@@ -46,14 +47,16 @@ int BPF_PROG(error_report, struct sock *sk)
 	u8 tcp_state = sk->__sk_common.skc_state;
 	struct told *told;
 
-	if ((tcp_state != TCP_SYN_SENT && tcp_state != TCP_SYN_RECV) || !sk->sk_err)
+	if (tcp_state != TCP_SYN_SENT && tcp_state != TCP_SYN_RECV)
 		return 0;
 	if (!pod_of(sk->__sk_common.skc_net.net, FAILED).wants)
 		return 0;
 	told = told_here();
 	if (told) {
 		told->socket = (u64)sk;
-		told->error = sk->sk_err;
+		/* Gone already where the program was just looking, as it does when the neighbour's answer stays out and
+		 * the SYN that has waited for it is freed. */
+		told->error = sk->sk_err ?: EHOSTUNREACH;
 	}
 	return 0;
 }

@@ -7,6 +7,7 @@ so that every flow is seen in each interval.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import sys
@@ -21,7 +22,7 @@ from integration.lib.topology import joined_pair
 from integration.lib.traffic import open_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from integration.lib.agent import Agent
     from integration.lib.topology import Pair
@@ -38,6 +39,14 @@ def processor_seconds(agent: Agent) -> float:
     """User and system time of the agent so far (stat(5))."""
     fields = Path(f"/proc/{agent.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def in_force(agent: Agent, items: Iterable[str], granularity: str) -> bool:
+    """Whether a policy counts these items so, and nothing else is counted."""
+    status = json.loads(agent.get("/readyz")[1])
+    asked = [tuple(item) for policy in status["policies"] for item in policy["items"]]
+    attached = {item["item"] for item in status["items"] if item["hooks"]}
+    return set(asked) == {(name, granularity) for name in items} and attached >= set(items)
 
 
 def spray(pair: Pair, flows: int) -> None:

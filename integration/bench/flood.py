@@ -7,7 +7,6 @@ drops them all; the rule's counter is the judge of what the agent says. Every se
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import sys
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration.bench.agent import processor_seconds
+from integration.bench.agent import in_force, processor_seconds
 from integration.lib.agent import running
 from integration.lib.drops import dropping
 from integration.lib.manifests import Manifests, PodManifest
@@ -26,7 +25,6 @@ from integration.lib.topology import joined_pair
 from integration.lib.wait import wait_until
 
 if TYPE_CHECKING:
-    from integration.lib.agent import Agent
     from integration.lib.topology import Pair
 
 PORT = 10006
@@ -60,14 +58,6 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _counts(agent: Agent, granularity: str) -> bool:
-    """Whether the policy is in force."""
-    status = json.loads(agent.get("/readyz")[1])
-    asked = [tuple(item) for policy in status["policies"] for item in policy["items"]]
-    attached = {item["item"] for item in status["items"] if item["hooks"]}
-    return set(asked) == {(name, granularity) for name in ITEMS} and attached >= set(ITEMS)
-
-
 def main() -> int:
     """Measure and print; the status is 1 where the agent counted anything else than the rule."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,7 +76,7 @@ def main() -> int:
             for title, granularity in (("no policy", ""), ("per pod", "pod"), ("per flow", "flow")):
                 if granularity:
                     manifests.write_policy("drops", ITEMS, granularity=granularity)
-                    counts = partial(_counts, agent, granularity)
+                    counts = partial(in_force, agent, ITEMS, granularity)
                     wait_until(counts, deadline=60, what="the policy is in force")
                 name = _DROPPED if granularity == "pod" else _DROPPED.replace("dolphin_", "dolphin_flow_")
                 before, began, used = rule.packets(), time.monotonic(), processor_seconds(agent)

@@ -123,12 +123,13 @@ vm-capabilities: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m integration.bench --kernels "$(BENCH_KERNELS)"
 
-# What a drain and a scrape cost in Python, beside what others would; a running agent with 20,000 flows, and one that asks
-# 250 pods every second; on this machine.
+# What a drain and a scrape cost in Python, beside what others would; a running agent with 20,000 flows; what two pods get
+# done with one and without; a flood of drops; one that asks 250 pods every second; on this machine.
 bench-userspace: .venv/installed
 	$(BIN)/python -m integration.bench.userspace
 	$(BIN)/python -m integration.bench.exits
 	$(BIN)/python -m integration.bench.agent
+	$(BIN)/python -m integration.bench.rates
 	$(BIN)/python -m integration.bench.flood
 	$(BIN)/python -m integration.bench.health
 

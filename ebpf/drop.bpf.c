@@ -163,10 +163,14 @@ static __noinline int credit_pod(struct sk_buff *skb, const struct loss *loss, u
 				 enum direction direction)
 {
 	const void *network = loss->header;
-	u64 words[IPV6_WORDS] = {}, reason = loss->reason;
+	u64 words[IPV6_WORDS], reason = loss->reason;
 	struct transport at;
 
-	read_words(words, network, 3, IPV6_WORDS - 3);
+	/* Up to TCP's flags, where they are asked for. */
+	if (reason & IS_LOCATION)
+		read_words(words, network, 3, loss->family == FAMILY_IPV4 ? IPV4_WORDS - 3 : IPV6_WORDS - 3);
+	else
+		read_words(words, network, 3, 0);
 	if (loss->family == FAMILY_IPV4) {
 		at.protocol = words[1] >> 8 & 0xFF;
 		at.offset = (words[0] & 0xF) << 2;

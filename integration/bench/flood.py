@@ -32,21 +32,32 @@ ROUNDS = 5
 SENDERS = 2
 """At once: one alone is slower than the flood that is asked for."""
 FLOWS = 2000
+FIRST_PORT = 7000
 ITEMS = ("ipDrop", "tcpDrop")
 _DROPPED = "dolphin_ip_drop_packets_total"
 _SENDER = """
 import socket, sys
-to, count, flows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+to, count, flows, first = sys.argv[1], *map(int, sys.argv[2:])
 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for number in range(count):
-    sender.sendto(b"x", (to, 7000 + number // 2 % flows))
+    sender.sendto(b"x", (to, first + number // 2 % flows))
 """
 
 
-def flood(pair: Pair, packets: int) -> tuple[float, float]:
+def flood(pair: Pair, packets: int, flows: int) -> tuple[float, float]:
     """Send them, and return how many a second were, and the processor's nanoseconds for each, senders and kernel."""
     before, started = _children(), time.monotonic()
-    command = [sys.executable, "-I", "-S", "-c", _SENDER, pair.b.ipv4, str(packets // SENDERS), str(FLOWS)]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _SENDER,
+        pair.b.ipv4,
+        str(packets // SENDERS),
+        str(flows),
+        str(FIRST_PORT),
+    ]
     with ThreadPoolExecutor(SENDERS) as pool:
         for sent in [pool.submit(pair.a.netns.run, command, timeout=120) for _ in range(SENDERS)]:
             sent.result()
@@ -62,12 +73,14 @@ def main() -> int:
     """Measure and print; the status is 1 where the agent counted anything else than the rule."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packets", type=int, default=1_000_000, metavar="N", help="in each round (1000000)")
-    packets = parser.parse_args().packets
+    parser.add_argument("--flows", type=int, default=FLOWS, metavar="N", help=f"at once ({FLOWS})")
+    arguments = parser.parse_args()
+    packets, flows = arguments.packets, arguments.flows
     wrong = 0
     with (
         tempfile.TemporaryDirectory(prefix="dolphin-bench-") as directory,
         joined_pair("dolphin-flood") as pair,
-        dropping(pair.b.netns, "input", "udp dport 7000-9000") as rule,
+        dropping(pair.b.netns, "input", f"udp dport {FIRST_PORT}-{FIRST_PORT + flows - 1}") as rule,
     ):
         manifests = Manifests(Path(directory))
         manifests.write_pods(PodManifest("b", pair.b.netns.path, ips=(pair.b.ipv4, pair.b.ipv6)))
@@ -80,7 +93,7 @@ def main() -> int:
                     wait_until(counts, deadline=60, what="the policy is in force")
                 name = _DROPPED if granularity == "pod" else _DROPPED.replace("dolphin_", "dolphin_flow_")
                 before, began, used = rule.packets(), time.monotonic(), processor_seconds(agent)
-                rates = [flood(pair, packets) for _ in range(ROUNDS)]
+                rates = [flood(pair, packets, flows) for _ in range(ROUNDS)]
                 share = (processor_seconds(agent) - used) / (time.monotonic() - began)
                 time.sleep(1.1)
                 asked = time.monotonic()
